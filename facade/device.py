@@ -1,0 +1,107 @@
+"""A device's identity as a value, its names, and their SPIFFE form.
+
+Guarantees: a name that `parse_name` let through is safe as a TUF role name, a path segment and a
+log field. A `Device` is made only by `serving.identity.certificate` from a verified peer
+certificate; nothing in a request changes it (trust.md, "Identity").
+"""
+
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from urllib.parse import urlsplit
+
+from facade.errors import Denied, Invalid
+from facade.reasons import Reason
+
+_NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?", re.ASCII)
+RESERVED_FLEETS = frozenset({"root", "targets", "snapshot", "timestamp"})
+"""TUF's own role names (TUF specification, 4): a fleet's role file would collide with them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """Who is connected, from its certificate alone.
+
+    Arguments:
+        fleet, name: from the SPIFFE URI SAN (or configured subject fields).
+        issuer: RFC 4514 string of the issuing CA's subject.
+        serial: the certificate's serial number as lower-case hex, no leading zeros.
+        fingerprint: SHA-256 of the certificate's DER, lower-case hex.
+        not_before, not_after: validity, aware, UTC.
+    """
+
+    fleet: str
+    name: str
+    issuer: str
+    serial: str
+    fingerprint: str
+    not_before: datetime
+    not_after: datetime
+
+    def __str__(self) -> str:
+        return f"{self.fleet}/{self.name}"
+
+
+def parse_name(text: str, what: str = "name") -> str:
+    """Check a fleet, device or artifact name and give it back.
+
+    Raises Invalid (NAME_INVALID) when it is outside `[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?`.
+    """
+    if not _NAME.fullmatch(text) or ".." in text:
+        raise Invalid(
+            f"A {what} is 1 to 63 lower-case letters, digits, '.', '_' or '-', and starts "
+            "and ends with a letter or digit.",
+            reason=Reason.NAME_INVALID,
+        )
+    return text
+
+
+def parse_fleet(text: str) -> str:
+    """Check a fleet name: `parse_name`, and none of TUF's own roles. Raises Invalid."""
+    if text in RESERVED_FLEETS:
+        raise Invalid(
+            f"A fleet cannot be called {text!r}: TUF keeps that name for itself.",
+            reason=Reason.NAME_INVALID,
+        )
+    return parse_name(text, "fleet name")
+
+
+def parse_device_path(text: str) -> tuple[str, str]:
+    """Read `FLEET/NAME`. Raises Invalid (NAME_INVALID)."""
+    fleet, slash, name = text.partition("/")
+    if not slash:
+        raise Invalid("Write FLEET/NAME, like dev/kiosk-7.", reason=Reason.NAME_INVALID)
+    return parse_fleet(fleet), parse_name(name, "device name")
+
+
+def spiffe_id(trust_domain: str, fleet: str, name: str) -> str:
+    """`spiffe://<trust-domain>/fleet/<fleet>/device/<name>` (SPIFFE-ID, 2)."""
+    return f"spiffe://{trust_domain}/fleet/{fleet}/device/{name}"
+
+
+def parse_spiffe_id(uri: str, trust_domain: str) -> tuple[str, str]:
+    """The (fleet, name) in a SPIFFE ID of ours.
+
+    Raises Denied (IDENTITY) when the trust domain differs or the path is not of our form.
+    """
+    parts = urlsplit(uri)
+    segments = parts.path.split("/")
+    if (
+        parts.scheme != "spiffe"
+        or parts.netloc != trust_domain
+        or parts.query
+        or parts.fragment
+        or len(segments) != 5
+        or segments[:2] != ["", "fleet"]
+        or segments[3] != "device"
+        or uri != spiffe_id(trust_domain, segments[2], segments[4])
+    ):
+        raise Denied(
+            "The certificate's SPIFFE ID is not spiffe://<trust domain>/fleet/<fleet>/device/"
+            "<name> of this installation's trust domain.",
+            reason=Reason.IDENTITY,
+        )
+    try:
+        return parse_fleet(segments[2]), parse_name(segments[4], "device name")
+    except Invalid as error:
+        raise Denied(error.message, reason=Reason.IDENTITY) from error
