@@ -1,0 +1,269 @@
+"""Settings: every key that can be set, with its default, unit and meaning.
+
+Guarantees: a `Settings` is frozen and validated; unknown keys are refused. Reads nothing by itself:
+`facade.config.sources.load` does.
+"""
+
+import ipaddress
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from facade.errors import FacadeError
+from facade.oci.host import RegistryHost
+
+_LISTEN = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^:\[\]]*):(?P<port>\d{1,5})")
+_TRUST_DOMAIN = re.compile(r"[a-z0-9._-]{1,255}", re.ASCII)
+_MIB = 1024 * 1024
+
+
+def parse_listen(text: str) -> tuple[str, int]:
+    """Split `HOST:PORT`; IPv6 in brackets, port 0 = any free one. Raises ValueError."""
+    match = _LISTEN.fullmatch(text)
+    if match is None or int(match["port"]) > 65535:
+        raise ValueError("write HOST:PORT, like 127.0.0.1:8080 or [::]:8443")
+    return match["host"].strip("[]"), int(match["port"])
+
+
+def _listen(text: str) -> str:
+    parse_listen(text)
+    return text
+
+
+def _cidr(text: str) -> str:
+    ipaddress.ip_network(text)  # its ValueError says what is wrong
+    return text
+
+
+def _registry(text: str) -> str:
+    try:
+        return str(RegistryHost.parse(text))
+    except FacadeError as error:
+        raise ValueError(error.message) from error
+
+
+def _trust_domain(text: str) -> str:
+    if not _TRUST_DOMAIN.fullmatch(text):
+        raise ValueError("a SPIFFE trust domain is lower-case letters, digits, '.', '-' or '_'")
+    return text
+
+
+def _store_url(text: str) -> str:
+    if text.startswith("s3://"):
+        raise ValueError("s3:// stores are not built yet; use file:///path for now")
+    if not text.startswith("file:///"):
+        raise ValueError("write file:///absolute/path")
+    return text
+
+
+def _database_url(text: str) -> str:
+    if text.startswith("postgresql"):
+        raise ValueError("PostgreSQL is not built yet; use sqlite+aiosqlite:///path for now")
+    if not text.startswith("sqlite+aiosqlite:///"):
+        raise ValueError("write sqlite+aiosqlite:///path/to/facade.db")
+    return text
+
+
+Listen = Annotated[str, AfterValidator(_listen)]
+Cidr = Annotated[str, AfterValidator(_cidr)]
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DeviceLimits(_Section):
+    """Bounds on what one device, and all devices of one worker, may hold."""
+
+    requests: int = Field(64, ge=1, description="requests at once per device")
+    streams: int = Field(32, ge=1, description="blob streams at once per device")
+    wait: Seconds = Field(30, description="seconds a request waits for its slot before 503")
+    connections: int = Field(4096, ge=1, description="open connections per worker")
+    handshake: Seconds = Field(10, description="seconds until a TLS handshake must be done")
+    idle: Seconds = Field(75, description="seconds a connection may stay without a request")
+
+
+class DeviceCa(_Section):
+    """A certificate authority whose device certificates are accepted."""
+
+    file: Path = Field(description="PEM file: the CA certificate, and intermediates if any")
+    fleets: tuple[str, ...] = Field(("*",), description="fleets it may name (shell patterns)")
+    crl: Path | None = Field(None, description="certificate revocation list, PEM or DER")
+
+
+class DeviceSettings(_Section):
+    """The port that devices speak to, over mutual TLS."""
+
+    listen: Listen = Field("[::]:8443", description="HOST:PORT of the device port")
+    server_cert: Path | None = Field(None, description="PEM: the server's certificate chain")
+    server_key: Path | None = Field(None, description="PEM: its private key")
+    trust_domain: Annotated[str, AfterValidator(_trust_domain)] = Field(
+        "facade.local", description="SPIFFE trust domain of device certificates"
+    )
+    identity: Literal["spiffe", "subject"] = Field(
+        "spiffe", description="where fleet and name come from: the SPIFFE URI SAN, or OU and CN"
+    )
+    default_registry: Annotated[str, AfterValidator(_registry)] = Field(
+        "docker.io", description="registry meant when a request names none"
+    )
+    workers: int = Field(
+        1, ge=1, le=1, description="serving processes (more than 1: not built yet)"
+    )
+    proxy_protocol_from: tuple[Cidr, ...] = Field(
+        (), max_length=0, description="balancers that send PROXY protocol v2 (not built yet)"
+    )
+    ca: tuple[DeviceCa, ...] = Field((), description="[[device.ca]] tables")
+    limits: DeviceLimits = Field(default_factory=DeviceLimits, description="")
+
+
+class OperatorSettings(_Section):
+    """The port that operators speak to."""
+
+    listen: Listen = Field("127.0.0.1:8080", description="HOST:PORT of the operator API")
+    cert: Path | None = Field(None, description="PEM certificate chain; with key: https")
+    key: Path | None = Field(None, description="PEM private key")
+    behind_proxy: bool = Field(
+        False, description="a TLS proxy of yours stands in front: plain http on any address"
+    )
+    allowed_hosts: tuple[str, ...] = Field(
+        (), description="Host headers accepted besides the listening address and localhost"
+    )
+
+    @model_validator(mode="after")
+    def _protected(self) -> "OperatorSettings":
+        if (self.cert is None) != (self.key is None):
+            raise ValueError("give both cert and key, or neither")
+        host, _port = parse_listen(self.listen)
+        loopback = host == "localhost" or (
+            re.fullmatch(r"[0-9a-fA-F:.]+", host) is not None
+            and ipaddress.ip_address(host).is_loopback
+        )
+        if not loopback and self.cert is None and not self.behind_proxy:
+            raise ValueError(
+                "listen is not a loopback address: set cert and key, or behind_proxy = true "
+                "when a TLS proxy of yours stands in front"
+            )
+        return self
+
+
+class MetricsSettings(_Section):
+    """The port that dashboards scrape."""
+
+    listen: Listen = Field("127.0.0.1:9464", description="HOST:PORT of metrics and health")
+
+
+class TrustSettings(_Section):
+    """Signed update metadata (TUF)."""
+
+    root: Path | None = Field(None, description="the pinned root.json")
+    source: str | None = Field(None, description="folder (or https URL) the metadata comes from")
+    metadata_dir: Path | None = Field(None, description="where verified versions are remembered")
+    refresh_seconds: Seconds = Field(30, description="seconds between refreshes")
+    repository: Path | None = Field(None, description="control side: the repository's folder")
+    online_keys: Path | None = Field(None, description="control side: folder of the online keys")
+
+
+class DatabaseSettings(_Section):
+    """The control side's database."""
+
+    url: Annotated[str, AfterValidator(_database_url)] | None = Field(
+        None, description="sqlite+aiosqlite:///path (postgresql+asyncpg:// comes later)"
+    )
+
+
+class RedisSettings(_Section):
+    """Where tokens are shared; absent: memory."""
+
+    url: str | None = Field(None, max_length=0, description="redis:// URL (not built yet)")
+
+
+class StoreSettings(_Section):
+    """The cache of verified content."""
+
+    url: Annotated[str, AfterValidator(_store_url)] | None = Field(
+        None, description="file:///path (s3:// comes later)"
+    )
+    max_bytes: int | None = Field(
+        None, ge=_MIB, description="bytes the cache may hold; absent: 80 % of the disk's free space"
+    )
+    high_watermark: float = Field(0.95, gt=0, le=1, description="share at which eviction starts")
+    low_watermark: float = Field(0.85, gt=0, le=1, description="share at which eviction stops")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "StoreSettings":
+        if self.low_watermark > self.high_watermark:
+            raise ValueError("low_watermark must not exceed high_watermark")
+        return self
+
+
+class SealingSettings(_Section):
+    """The key ring that seals secrets at rest (control side only)."""
+
+    key_file: Path | None = Field(None, description="key ring, mode 0600")
+
+
+class UpstreamTimeouts(_Section):
+    """How long the upstream may take."""
+
+    connect: Seconds = Field(5, description="seconds to connect, TLS included")
+    first_byte: Seconds = Field(30, description="seconds until the first byte, retries included")
+    unreachable: Seconds = Field(15, description="seconds of failed connections until giving up")
+    stall: Seconds = Field(20, description="seconds without progress that count as broken")
+
+
+class UpstreamPerConnection(_Section):
+    """Bounds per connected registry."""
+
+    transfers: int = Field(16, ge=1, description="blob transfers at once per connection")
+
+
+class UpstreamSettings(_Section):
+    """How registries are spoken to."""
+
+    allow_cidrs: tuple[Cidr, ...] = Field(
+        (), description="private or loopback ranges that registries may resolve to"
+    )
+    timeouts: UpstreamTimeouts = Field(default_factory=UpstreamTimeouts, description="")
+    per_connection: UpstreamPerConnection = Field(
+        default_factory=UpstreamPerConnection, description=""
+    )
+
+
+class PullSettings(_Section):
+    """What may leave before the verdict."""
+
+    verify: Literal["holdback", "strict"] = Field(
+        "holdback",
+        description="holdback: all but the end streams; strict: nothing before the verdict",
+    )
+    holdback_bytes: int = Field(
+        64 * 1024, ge=1, le=16 * _MIB, description="bytes of the end held back until the verdict"
+    )
+
+
+class LogSettings(_Section):
+    """Structured logs on stderr."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="lowest level")
+    format: Literal["auto", "json", "console"] = Field(
+        "auto", description="auto: console on a terminal, else json"
+    )
+
+
+class Settings(_Section):
+    """Everything that can be set."""
+
+    device: DeviceSettings = Field(default_factory=DeviceSettings)
+    operator: OperatorSettings = Field(default_factory=OperatorSettings)
+    metrics: MetricsSettings = Field(default_factory=MetricsSettings)
+    trust: TrustSettings = Field(default_factory=TrustSettings)
+    database: DatabaseSettings = Field(default_factory=DatabaseSettings)
+    redis: RedisSettings = Field(default_factory=RedisSettings)
+    store: StoreSettings = Field(default_factory=StoreSettings)
+    sealing: SealingSettings = Field(default_factory=SealingSettings)
+    upstream: UpstreamSettings = Field(default_factory=UpstreamSettings)
+    pull: PullSettings = Field(default_factory=PullSettings)
+    log: LogSettings = Field(default_factory=LogSettings)
