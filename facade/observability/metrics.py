@@ -1,0 +1,242 @@
+"""Everything that is counted, in one injected object with its own registry.
+
+Guarantees: names start with `facade_` and follow Prometheus naming; no device name, digest or
+repository is ever a label; hot paths use children resolved once. Its methods implement the
+small observer protocols that the rooms below define (structurally: nothing there imports this).
+Does not sum over processes: each worker has its own `Metrics`.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from facade.clock import Clock
+from facade.observability.expiry import ExpiryCollector, ExpiryGauge
+from facade.observability.labels import Children
+from facade.reasons import Reason
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+_LONG_SECONDS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 15, 30, 60, 300, 900, 3600)
+_METADATA = "facade_metadata_expiry_seconds"
+_CERTIFICATE = "facade_certificate_expiry_seconds"
+_TOKEN = "facade_token_expiry_seconds"  # noqa: S105 - a metric's name
+
+
+class HasExpiries(Protocol):
+    """What the metrics need of a signed view: Unix seconds of expiry by role."""
+
+    @property
+    def expires(self) -> Mapping[str, float]:
+        """Role → Unix seconds."""
+        ...
+
+
+class Metrics:
+    """All metrics of one process. `render()` gives the exposition text.
+
+    Arguments:
+        clock: for seconds-to-expiry, computed at each scrape.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self.registry = CollectorRegistry()
+        self._expiry = ExpiryCollector(
+            clock,
+            (
+                ExpiryGauge(_METADATA, "Seconds until signed metadata expires.", "role"),
+                ExpiryGauge(_CERTIFICATE, "Seconds until a certificate expires.", "certificate"),
+                ExpiryGauge(_TOKEN, "Seconds until the newest upstream token expires.", "host"),
+            ),
+        )
+        self.registry.register(self._expiry)
+        self._requests = Children(
+            self._counter("requests", "Requests on the device port.", "route", "status")
+        )
+        self._durations = Children(
+            self._histogram("request_duration_seconds", "Whole request.", _LONG_SECONDS, "route")
+        )
+        self._ttfb = Children(
+            self._histogram(
+                "time_to_first_byte_seconds", "Request read to first body byte.", _SECONDS, "route"
+            )
+        )
+        self._refusals = Children(self._counter("refusals", "Requests refused.", "reason"))
+        self._sent = Children(self._counter("sent_bytes", "Body bytes sent to devices.", "host"))
+        self._fetched = Children(
+            self._counter("fetched_bytes", "Body bytes received from registries.", "host")
+        )
+        self._cache = Children(
+            self._counter("cache_requests", "Blob requests by outcome.", "outcome", "host")
+        )
+        self._in_flight = self._gauge("transfers_in_flight", "Upstream transfers running now.")
+        self._streams = self._gauge("streams_in_flight", "Bodies being sent to devices now.")
+        self._waiting = self._gauge("requests_waiting", "Requests waiting for their slot.")
+        self._upstream = Children(
+            self._counter("upstream_requests", "Requests to registries.", "host", "status")
+        )
+        self._upstream_seconds = Children(
+            self._histogram(
+                "upstream_latency_seconds", "Request to response headers.", _SECONDS, "host"
+            )
+        )
+        self._retries = Children(
+            self._counter("upstream_retries", "Requests to registries tried again.", "host", "why")
+        )
+        self._exchanges = Children(
+            self._counter("token_exchanges", "Token exchanges.", "provider", "outcome")
+        )
+        self._handshakes = self._counter("handshakes", "TLS handshakes completed.")
+        self._handshake_failures = Children(
+            self._counter("handshake_failures", "TLS handshakes failed.", "reason"), limit=64
+        )
+        self._integrity = Children(
+            self._counter("integrity_failures", "Bytes that did not match.", "host")
+        )
+        self._evicted = self._counter("cache_evicted_objects", "Objects evicted.")
+        self._evicted_bytes = self._counter("cache_evicted_bytes", "Bytes evicted.")
+        self._refreshes = Children(
+            self._counter("metadata_refreshes", "Signed metadata refreshes.", "outcome")
+        )
+        self._dropped = self._counter("reports_dropped", "Events the control side missed.")
+        self._lag = self._histogram("event_loop_lag_seconds", "Late wake-ups.", _SECONDS)
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(f"facade_{name}", text, labels, registry=self.registry)
+
+    def _gauge(self, name: str, text: str) -> Gauge:
+        return Gauge(f"facade_{name}", text, registry=self.registry)
+
+    def _histogram(
+        self, name: str, text: str, buckets: tuple[float, ...], *labels: str
+    ) -> Histogram:
+        return Histogram(f"facade_{name}", text, labels, registry=self.registry, buckets=buckets)
+
+    def render(self) -> bytes:
+        """The Prometheus text exposition of everything."""
+        return generate_latest(self.registry)
+
+    # The device port (serving.api).
+
+    def request_done(self, route: str, status: int, seconds: float) -> None:
+        """A request was answered. `route` is one of a fixed set, never a path."""
+        self._requests(route, str(status)).inc()
+        self._durations(route).observe(seconds)
+
+    def first_byte(self, route: str, seconds: float) -> None:
+        """The first body byte left `seconds` after the request was read."""
+        self._ttfb(route).observe(seconds)
+
+    def refused(self, reason: Reason) -> None:
+        """A request was refused or failed for `reason`."""
+        self._refusals(reason.value).inc()
+
+    def sent(self, host: str, count: int) -> None:
+        """`count` body bytes of `host`'s content went out."""
+        self._sent(host).inc(count)
+
+    def stream_started(self) -> None:
+        """A body is being sent."""
+        self._streams.inc()
+
+    def stream_finished(self) -> None:
+        """It ended, whole or cut."""
+        self._streams.dec()
+
+    # Admission (serving.pulls).
+
+    def waiting(self, change: int) -> None:
+        """One request more (+1) or less (-1) waits for its slot."""
+        self._waiting.inc(change)
+
+    # Blobs (serving.blobs).
+
+    def hit(self, host: str) -> None:
+        """Served from the cache."""
+        self._cache("hit", host).inc()
+
+    def joined(self, host: str) -> None:
+        """Joined a transfer that was running."""
+        self._cache("join", host).inc()
+
+    def missed(self, host: str) -> None:
+        """Started a transfer."""
+        self._cache("miss", host).inc()
+
+    def fetched(self, host: str, count: int) -> None:
+        """`count` bytes came from `host`."""
+        self._fetched(host).inc(count)
+
+    def transfer_started(self, host: str) -> None:
+        """An upstream transfer began."""
+        self._in_flight.inc()
+
+    def transfer_finished(self, host: str) -> None:
+        """It ended, well or badly."""
+        self._in_flight.dec()
+
+    def integrity_failed(self, host: str, repository: str, digest: str, detail: str) -> None:
+        """Bytes did not match; only the host becomes a label."""
+        self._integrity(host).inc()
+
+    def evicted(self, objects: int, count: int) -> None:
+        """`objects` of `count` bytes in all left the cache."""
+        self._evicted.inc(objects)
+        self._evicted_bytes.inc(count)
+
+    def watch_cache(self, objects: Callable[[], int], size: Callable[[], int]) -> None:
+        """Show the cache's objects and bytes, asked for at each scrape. Call once."""
+        self._gauge("cache_objects", "Objects in the cache.").set_function(objects)
+        self._gauge("cache_bytes", "Bytes in the cache.").set_function(size)
+
+    # Upstream and tokens.
+
+    def answered(self, host: str, status: int | None, seconds: float) -> None:
+        """`host` answered with `status` (None: not at all) after `seconds`."""
+        self._upstream(host, "none" if status is None else str(status)).inc()
+        self._upstream_seconds(host).observe(seconds)
+
+    def retried(self, host: str, why: str) -> None:
+        """A request to `host` is tried again."""
+        self._retries(host, why).inc()
+
+    def exchanged(self, provider: str, outcome: str) -> None:
+        """A token exchange ended."""
+        self._exchanges(provider, outcome).inc()
+
+    def token_expires(self, host: str, at: float | None) -> None:
+        """The newest token for `host` expires `at` (Unix seconds; None: forget it)."""
+        self._expiry.set(_TOKEN, host, at)
+
+    # Identity and trust.
+
+    def handshake_done(self, peer: object, der: bytes) -> None:
+        """A TLS handshake completed."""
+        self._handshakes.inc()
+
+    def handshake_failed(self, peer: object, reason: str, certificate: object = None) -> None:
+        """A TLS handshake failed; `reason` is OpenSSL's or ours, bounded in number."""
+        self._handshake_failures(reason).inc()
+
+    def certificate_expires(self, name: str, at: float | None) -> None:
+        """Our own certificate `name` ("server", "device-ca:<file>") expires `at`."""
+        self._expiry.set(_CERTIFICATE, name, at)
+
+    def refreshed(self, view: HasExpiries) -> None:
+        """New signed metadata is in use."""
+        self._refreshes("ok").inc()
+        self._expiry.replace(_METADATA, view.expires)
+
+    def refresh_failed(self, reason: Reason | str) -> None:
+        """A refresh failed; the old view stays while it is fresh."""
+        self._refreshes(str(reason)).inc()
+
+    # The process.
+
+    def report_dropped(self) -> None:
+        """An event for the control side was dropped."""
+        self._dropped.inc()
+
+    def loop_lag(self, seconds: float) -> None:
+        """A wake-up of the event loop came `seconds` late."""
+        self._lag.observe(seconds)
