@@ -1,8 +1,8 @@
 """Registry hosts: how people write them, and the one form that we keep.
 
 Guarantees: a `RegistryHost` is lower-case ASCII (IDNA 2008/2003 A-labels), an IPv4 address, or a
-bracketed IPv6 address, with a port only where it is not 443. Every Docker Hub spelling is
-`docker.io`. Two texts that name the same registry give equal values. Credentials in the
+bracketed IPv6 address (IPv4 when it is IPv4-mapped), with a port only where it is not 443. Every
+Docker Hub spelling is `docker.io`. Two texts that name the same registry give equal values. Credentials in the
 text are refused, never kept.
 """
 
@@ -31,6 +31,7 @@ _DOCKER_HUB_ALIASES = frozenset(
     }
 )
 _DEFAULT_PORT = 443
+_HTTP_PORT = 80
 _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
 _MAX_HOST_CHARS = 253
 _MAX_INPUT_CHARS = 2048
@@ -71,11 +72,11 @@ class RegistryHost:
                 "--password-stdin; nothing was stored."
             )
         name, port = _split_port(authority)
-        if separator and scheme.lower() == "http" and port is None:
-            port = 80
         name = _canonical_name(name)
         if name in _DOCKER_HUB_ALIASES and port in (None, _DEFAULT_PORT):
-            return cls(DOCKER_HUB)
+            return cls(DOCKER_HUB)  # a pasted http:// link too: the Hub only redirects there
+        if separator and scheme.lower() == "http" and port is None:
+            port = _HTTP_PORT
         return cls(name, None if port == _DEFAULT_PORT else port)
 
     @property
@@ -133,9 +134,11 @@ def _canonical_name(name: str) -> str:
         if not name.endswith("]") or "%" in name:
             raise _invalid("That is no IPv6 address (zone identifiers are not possible here).")
         try:
-            return f"[{ipaddress.IPv6Address(name[1:-1]).compressed}]"
+            address = ipaddress.IPv6Address(name[1:-1])
         except ValueError:
             raise _invalid("That is no IPv6 address.") from None
+        mapped = address.ipv4_mapped  # its text form also differs between Python versions
+        return f"[{address.compressed}]" if mapped is None else str(mapped)
     if not name.isascii():
         try:
             name = name.encode("idna").decode("ascii")
