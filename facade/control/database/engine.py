@@ -1,0 +1,120 @@
+"""The async engine, and the only two ways to use it: `read()` and `write()`.
+
+Guarantees: a write transaction takes SQLite's write lock at its first statement (BEGIN IMMEDIATE), so
+what it reads cannot change before what it writes; both end by commit or rollback whatever
+happens; foreign keys are enforced; the file is readable by its owner only; database errors
+leave here as `Conflict` or `Unavailable`, and never with a statement's parameters in them.
+Does not guarantee order between two transactions, or that a commit survives a lying disk.
+"""
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, event
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, IntegrityError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from facade.errors import Conflict, Invalid, Unavailable
+from facade.reasons import Reason
+
+BUSY_TIMEOUT_MS = 5_000
+"""Milliseconds that a statement waits for another process's write lock."""
+_WRITE = "facade_write"
+
+
+class Database:
+    """One database, opened lazily.
+
+    Arguments:
+        url: SQLAlchemy URL, like `sqlite+aiosqlite:////var/lib/facade/facade.db`.
+
+    Raises Invalid when the URL cannot be read or names a database that is not supported.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._engine = _create_engine(url)
+        self._writer = self._engine.execution_options(**{_WRITE: True})
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._engine.dispose()
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction that sees one state and changes nothing. Raises Unavailable."""
+        async with _errors(), self._engine.connect() as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction that commits when its block ends, and rolls back when it raises.
+
+        Raises Conflict when a constraint is violated, Unavailable for everything else.
+        """
+        async with _errors(), self._writer.begin() as connection:
+            yield connection
+
+
+@asynccontextmanager
+async def _errors() -> AsyncIterator[None]:
+    try:
+        yield
+    except IntegrityError as error:
+        raise Conflict("The database refused the change: it contradicts what is there.") from error
+    except SQLAlchemyError as error:
+        raise Unavailable(
+            f"The control database cannot be used just now ({type(error).__name__}).",
+            reason=Reason.CONTROL_UNAVAILABLE,
+        ) from error
+
+
+def _create_engine(url: str) -> AsyncEngine:
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise Invalid("The database URL cannot be read.") from error
+    if parsed.drivername != "sqlite+aiosqlite":
+        raise Invalid("Only sqlite+aiosqlite:///path databases are supported.")
+    if parsed.database and parsed.database != ":memory:":
+        _create_private(Path(parsed.database))
+    # hide_parameters: an error's text would otherwise quote the values being written.
+    engine = create_async_engine(parsed, hide_parameters=True)
+    event.listen(engine.sync_engine, "connect", _on_connect)
+    event.listen(engine.sync_engine, "begin", _on_begin)
+    return engine
+
+
+def _create_private(path: Path) -> None:
+    """Make the file with mode 0600; SQLite gives its -wal and -shm files the same mode."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+    except OSError as error:
+        raise Unavailable(
+            f"The database file cannot be opened: {error.strerror}.",
+            reason=Reason.CONTROL_UNAVAILABLE,
+        ) from error
+
+
+def _on_connect(dbapi_connection: Any, record: object) -> None:
+    # The driver must not open transactions by itself: `_on_begin` does (SQLAlchemy, "SQLite:
+    # Serializable isolation / Savepoints / Transactional DDL").
+    dbapi_connection.isolation_level = None
+    cursor = dbapi_connection.cursor()
+    for pragma in (
+        f"busy_timeout={BUSY_TIMEOUT_MS}",
+        "journal_mode=WAL",
+        "synchronous=FULL",  # a revocation that was answered must survive power loss
+        "foreign_keys=ON",
+    ):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _on_begin(connection: Connection) -> None:
+    write = connection.get_execution_options().get(_WRITE, False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")

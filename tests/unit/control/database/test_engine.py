@@ -1,0 +1,117 @@
+import asyncio
+import stat
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import insert, select, text
+
+from facade.control.database.engine import Database
+from facade.control.database.migrate import migrate
+from facade.control.database.tables import device_revocations as table
+from facade.errors import Conflict, Invalid, Unavailable
+
+ROW = {"fleet": "dev", "name": "kiosk", "revoked_at": 1.0, "revoked_by": "me"}
+
+
+def _modes(folder: Path) -> dict[str, int]:
+    return {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()}
+
+
+@pytest.fixture
+async def url(tmp_path: Path) -> str:
+    url = f"sqlite+aiosqlite:///{tmp_path}/facade.db"
+    await migrate(url)
+    return url
+
+
+@pytest.fixture
+async def database(url: str) -> AsyncIterator[Database]:
+    database = Database(url)
+    yield database
+    await database.close()
+
+
+async def test_write_commits_and_read_sees_it(database: Database) -> None:
+    async with database.write() as connection:
+        await connection.execute(insert(table).values(ROW))
+    async with database.read() as connection:
+        assert (await connection.execute(select(table.c.name))).scalar_one() == "kiosk"
+
+
+async def test_a_write_that_raises_leaves_nothing(database: Database) -> None:
+    async def fail_half_way() -> None:
+        async with database.write() as connection:
+            await connection.execute(insert(table).values(ROW))
+            raise RuntimeError("half way")
+
+    with pytest.raises(RuntimeError):
+        await fail_half_way()
+    async with database.read() as connection:
+        assert (await connection.execute(select(table))).all() == []
+
+
+async def test_a_violated_constraint_is_a_conflict_without_the_values(database: Database) -> None:
+    async with database.write() as connection:
+        await connection.execute(insert(table).values(ROW))
+    with pytest.raises(Conflict) as caught:
+        async with database.write() as connection:
+            await connection.execute(insert(table).values(ROW))
+    assert "kiosk" not in f"{caught.value} {caught.value.__cause__}"
+
+
+async def test_any_other_database_error_is_unavailable(database: Database) -> None:
+    with pytest.raises(Unavailable):
+        async with database.read() as connection:
+            await connection.execute(text("SELECT * FROM nothing"))
+
+
+async def test_two_writers_that_read_first_lose_no_update(url: str) -> None:
+    """With a deferred BEGIN both would read 0 and one would fail or be lost."""
+    first, second = Database(url), Database(url)
+    async with first.write() as connection:
+        await connection.execute(insert(table).values(ROW))
+
+    async def count_up(database: Database) -> None:
+        for _ in range(10):
+            async with database.write() as connection:
+                seen = (await connection.execute(select(table.c.revoked_at))).scalar_one()
+                await asyncio.sleep(0)
+                await connection.execute(table.update().values(revoked_at=seen + 1))
+
+    await asyncio.gather(count_up(first), count_up(second))
+    async with first.read() as connection:
+        assert (await connection.execute(select(table.c.revoked_at))).scalar_one() == 21
+    await first.close()
+    await second.close()
+
+
+async def test_pragmas_are_set_on_every_connection(database: Database) -> None:
+    async with database.read() as connection:
+        got = {
+            name: (await connection.exec_driver_sql(f"PRAGMA {name}")).scalar_one()
+            for name in ("journal_mode", "foreign_keys", "busy_timeout", "synchronous")
+        }
+    assert got == {"journal_mode": "wal", "foreign_keys": 1, "busy_timeout": 5000, "synchronous": 2}
+
+
+async def test_the_files_are_readable_by_their_owner_only(
+    database: Database, tmp_path: Path
+) -> None:
+    async with database.write() as connection:
+        await connection.execute(insert(table).values(ROW))
+        modes = _modes(tmp_path)
+    assert "facade.db-wal" in modes
+    assert set(modes.values()) == {0o600}
+
+
+@pytest.mark.parametrize("url", ["postgresql+asyncpg://db/facade", "sqlite:///x.db", "nonsense"])
+def test_other_databases_are_refused(url: str) -> None:
+    with pytest.raises(Invalid):
+        Database(url)
+
+
+async def test_a_path_that_cannot_be_written_is_unavailable(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(Unavailable, match="cannot be opened"):
+        Database(f"sqlite+aiosqlite:///{tmp_path}/file/facade.db")
