@@ -253,6 +253,8 @@ def _platform(value: object) -> Platform | None:
     os, architecture, variant = (entry.get(key, "") for key in ("os", "architecture", "variant"))
     if not (isinstance(os, str) and isinstance(architecture, str) and isinstance(variant, str)):
         raise Invalid("The manifest's platform is not made of strings.")
+    if "/" in os or "/" in architecture:
+        return None
     try:
         return Platform.parse(f"{os}/{architecture}" + (f"/{variant}" if variant else ""))
     except Invalid:
