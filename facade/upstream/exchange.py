@@ -1,0 +1,211 @@
+"""One logical request to a registry: authorization, redirects and retries around single sends.
+
+Guarantees: what the policies of this package promise together: one send when everything is known
+and well; the answer's head within `Timeouts.first_byte`, whatever happens; Authorization on the
+registry's own origin only. Decides nothing itself: `auth_flow`, `redirects` and `retry` do.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import aiohttp
+from yarl import URL
+
+from facade.clock import Clock
+from facade.errors import Upstream
+from facade.reasons import Reason
+from facade.secret import Secret
+from facade.upstream.auth_flow import Answer, Ask, Send, authorize
+from facade.upstream.body import discard
+from facade.upstream.challenge import Challenge, parse_challenges
+from facade.upstream.connection import Authorization, Authorizer, Connection, Scope
+from facade.upstream.failures import Broken
+from facade.upstream.observer import UpstreamObserver
+from facade.upstream.redirects import STATUSES, Hop, follow, same_origin
+from facade.upstream.retry import Attempts, RetryPolicy, Timeouts, is_transient, parse_retry_after
+from facade.upstream.transport import Outgoing, Transport
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A GET or HEAD on the registry's own origin."""
+
+    method: str
+    url: URL
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The answer that stands; its body is not read yet. `sent` is for redaction."""
+
+    response: aiohttp.ClientResponse
+    sent: Secret | None
+
+
+class Exchanger:
+    """Drives requests. See `client.RegistryClient` for the arguments."""
+
+    def __init__(
+        self,
+        *,
+        transport: Transport,
+        authorizer: Authorizer,
+        clock: Clock,
+        timeouts: Timeouts,
+        retry: RetryPolicy,
+        observer: UpstreamObserver,
+    ) -> None:
+        self._transport = transport
+        self._authorizer = authorizer
+        self._clock = clock
+        self._timeouts = timeouts
+        self._retry = retry
+        self._observer = observer
+
+    async def open(self, connection: Connection, request: Request, scope: Scope) -> Reply:
+        """Send `request`, authorized for `scope`; the caller closes the reply's response.
+
+        Returns whatever answer stands in the end, of any status. Raises Upstream when there is
+        none: unreachable, past the deadline, or redirected where it may not go; and whatever the
+        authorizer raises.
+        """
+        attempts = Attempts(self._retry, self._timeouts, self._clock.monotonic())
+        flow = authorize(connection)
+        reply: Reply | None = None
+        given: Authorization | Answer
+        try:
+            step = next(flow)
+            while True:
+                if isinstance(step, Ask):
+                    given = await self._ask(connection, scope, step, attempts)
+                else:
+                    if reply is not None:
+                        await discard(reply.response)
+                    reply = await self._attempt(connection, request, step, attempts)
+                    given = _answer(connection, reply.response)
+                step = flow.send(given)
+        except StopIteration:
+            assert reply is not None, "a flow sends at least once"
+            return reply
+        except BaseException:
+            if reply is not None:
+                reply.response.close()
+            raise
+
+    async def _ask(
+        self, connection: Connection, scope: Scope, step: Ask, attempts: Attempts
+    ) -> Authorization:
+        try:
+            async with asyncio.timeout(attempts.remaining(self._clock.monotonic())):
+                return await self._authorizer.authorization(
+                    connection, scope, challenge=step.challenge, refused=step.refused
+                )
+        except TimeoutError as error:
+            raise _late(connection) from error
+
+    async def _attempt(
+        self, connection: Connection, request: Request, step: Send, attempts: Attempts
+    ) -> Reply:
+        """Send until the answer is worth keeping, or the budget is spent."""
+        while True:
+            retry_after: float | None = None
+            response: aiohttp.ClientResponse | None = None
+            failure: Broken | None = None
+            try:
+                response = await self._follow(connection, request, step.authorization, attempts)
+            except Broken as error:
+                if not error.transient:
+                    raise
+                failure, why = error, "unreachable"
+            else:
+                if not is_transient(response.status):
+                    return Reply(response, step.authorization.header)
+                retry_after = parse_retry_after(
+                    response.headers.get("Retry-After"), self._clock.time()
+                )
+                why = "rate-limited" if response.status == 429 else "status"
+            if failure is None or failure.reached:
+                attempts.reached()
+            pause = attempts.next_pause(self._clock.monotonic(), retry_after=retry_after)
+            if pause is None:
+                if failure is not None:
+                    raise failure
+                assert response is not None
+                return Reply(response, step.authorization.header)
+            if response is not None:
+                await discard(response)
+            self._observer.retried(str(connection.host), why)
+            await self._clock.sleep(pause)
+
+    async def _follow(
+        self,
+        connection: Connection,
+        request: Request,
+        authorization: Authorization,
+        attempts: Attempts,
+    ) -> aiohttp.ClientResponse:
+        hop = Hop(request.url)
+        while True:
+            response = await self._send(connection, request, hop, authorization, attempts)
+            if response.status not in STATUSES:
+                return response
+            try:
+                hop = follow(
+                    hop,
+                    response.headers.get("Location"),
+                    registry=request.url,
+                    insecure=connection.settings.insecure,
+                )
+            finally:
+                await discard(response)
+
+    async def _send(
+        self,
+        connection: Connection,
+        request: Request,
+        hop: Hop,
+        authorization: Authorization,
+        attempts: Attempts,
+    ) -> aiohttp.ClientResponse:
+        started = self._clock.monotonic()
+        within = attempts.remaining(started)
+        if within <= 0:
+            raise _late(connection)
+        status: int | None = None
+        try:
+            response = await self._transport.send(
+                connection,
+                Outgoing(
+                    request.method,
+                    hop.url,
+                    request.headers,
+                    authorization=authorization.header if hop.trusted else None,
+                ),
+                within=within,
+            )
+            status = response.status
+        finally:
+            self._observer.answered(str(connection.host), status, self._clock.monotonic() - started)
+        return response
+
+
+def challenges_of(response: aiohttp.ClientResponse) -> tuple[Challenge, ...]:
+    """The challenges of an answer, of all its WWW-Authenticate fields."""
+    return parse_challenges(response.headers.getall("WWW-Authenticate", ()))
+
+
+def _answer(connection: Connection, response: aiohttp.ClientResponse) -> Answer:
+    return Answer(
+        response.status,
+        challenges_of(response),
+        from_registry=same_origin(response.url, URL(connection.base_url)),
+    )
+
+
+def _late(connection: Connection) -> Upstream:
+    return Upstream(
+        f"{connection.host} did not answer in time, all attempts included. Try again later.",
+        reason=Reason.DEADLINE,
+    )

@@ -1,0 +1,82 @@
+"""A registry's own words, made safe to show.
+
+Guarantees: no control characters, at most `MAX_WORDS_CHARS`, and nothing that looks like a token:
+neither what we sent, nor JWTs, authorization values, presigned queries or long opaque strings
+(digests stay). Does not guarantee that the words are true.
+"""
+
+import json
+import re
+from collections.abc import Iterable
+
+MAX_WORDS_CHARS = 300
+_MAX_INPUT_BYTES = 64 * 1024
+_MIN_SECRET_CHARS = 4
+_MASK = "***"
+
+_UNPRINTABLE = re.compile(r"[^\x20-\x7e\u00a1-\u1fff\u2010-\u2027\u2030-\ud7ff]+")
+_PATTERNS = (
+    re.compile(r"eyJ[A-Za-z0-9_-]{4,}(?:\.[A-Za-z0-9_-]*){1,4}"),
+    re.compile(r"(?i)\b(?:basic|bearer|token)[ :=]+[A-Za-z0-9+/_.~=-]{8,}"),
+    re.compile(
+        r"(?i)\b(?:password|passwd|secret|access_token|refresh_token|api_?key)\b[\"']?\s*[:=]\s*\S+"
+    ),
+    re.compile(r"(?<=\?)[^\s\"'<>]*=[^\s\"'<>]*"),
+    re.compile(r"(?<=://)[^\s/@\"']+@"),
+    # A long opaque run; a digest or its bare hex is no secret.
+    re.compile(r"(?<![A-Za-z0-9+/_=-])(?![0-9a-f]{64}(?![0-9a-zA-Z]))[A-Za-z0-9+_=-]{32,}"),
+)
+
+
+def redact(text: str, secrets: Iterable[str] = ()) -> str:
+    """`text` on one line, shortened, with everything secret-like replaced by `***`.
+
+    Arguments:
+        secrets: values that were sent along, to be struck out wherever they appear.
+    """
+    for secret in sorted(set(secrets), key=len, reverse=True):
+        if len(secret) >= _MIN_SECRET_CHARS:
+            text = text.replace(secret, _MASK)
+    for pattern in _PATTERNS:
+        text = pattern.sub(_MASK, text)
+    text = " ".join(_UNPRINTABLE.sub(" ", text).split())
+    return text if len(text) <= MAX_WORDS_CHARS else text[: MAX_WORDS_CHARS - 1] + "…"
+
+
+def registry_words(body: bytes, secrets: Iterable[str] = ()) -> str:
+    """What an error body says, redacted; "" when it says nothing to a person.
+
+    Understands the distribution error form (OCI distribution-spec, "Error codes"), the token
+    services' `details`, OAuth's `error_description`, and plain text; HTML is left out.
+    """
+    text = body[:_MAX_INPUT_BYTES].decode("utf-8", "replace").strip()
+    if not text or text.startswith("<"):
+        return ""
+    try:
+        return redact(_said(json.loads(text)), secrets)
+    except (ValueError, RecursionError):
+        return redact(text, secrets)
+
+
+def _said(document: object) -> str:
+    if isinstance(document, str):
+        return document
+    if not isinstance(document, dict):
+        return ""
+    errors = document.get("errors")
+    if isinstance(errors, list):
+        return "; ".join(filter(None, map(_one, errors[:3])))
+    return _one(document)
+
+
+def _one(error: object) -> str:
+    if not isinstance(error, dict):
+        return error if isinstance(error, str) else ""
+    said: list[str] = []
+    for key in ("code", "error", "message", "details", "error_description"):
+        value = error.get(key)
+        if isinstance(value, dict):
+            value = _one(value)
+        if isinstance(value, str) and value and value not in said:
+            said.append(value)
+    return ": ".join(said)
