@@ -1,0 +1,1 @@
+"""Who is connected: TLS, the certificate, and what was revoked."""

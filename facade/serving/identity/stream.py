@@ -1,0 +1,110 @@
+"""The transport that aiohttp sees behind TLS.
+
+Guarantees: the public interface of `asyncio.Transport`. `get_extra_info` also answers
+`peercert_der` (the client's verified certificate, bytes), `ssl_object`, `sslcontext` and
+`cipher`; everything else comes from the plain transport. Does not half-close: an HTTP
+server never does, and TLS 1.3's half-close is not worth a state of its own here.
+"""
+
+import asyncio
+import ssl
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+_JOIN_BELOW_BYTES = 16 * 1024
+"""Pieces that fit one TLS record together are sent as one."""
+
+
+class TlsConnection(Protocol):
+    """What the transport needs of its connection (`tls_transport.TlsServerProtocol`)."""
+
+    der: bytes
+    app: asyncio.Protocol | None
+
+    @property
+    def tls(self) -> ssl.SSLObject | None: ...
+    @property
+    def closing(self) -> bool: ...
+    @property
+    def read_paused(self) -> bool: ...
+    def write(self, data: bytes | bytearray | memoryview) -> None: ...
+    def pause_reading(self) -> None: ...
+    def resume_reading(self) -> None: ...
+    def close(self) -> None: ...
+    def abort(self) -> None: ...
+
+
+class TlsTransport(asyncio.Transport):
+    """Plaintext in, plaintext out."""
+
+    __slots__ = ("_connection", "_raw")
+
+    def __init__(self, connection: TlsConnection, raw: asyncio.Transport) -> None:
+        super().__init__()
+        self._connection = connection
+        self._raw = raw
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        tls = self._connection.tls
+        if name == "peercert_der":
+            return self._connection.der
+        if name == "ssl_object":
+            return tls if tls is not None else default
+        if name == "sslcontext":
+            return tls.context if tls is not None else default
+        if name == "cipher":
+            return tls.cipher() if tls is not None else default
+        return self._raw.get_extra_info(name, default)
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self._connection.write(data)
+
+    def writelines(self, list_of_data: Iterable[bytes | bytearray | memoryview]) -> None:
+        pieces = list(list_of_data)
+        if sum(map(len, pieces)) <= _JOIN_BELOW_BYTES:
+            self._connection.write(b"".join(pieces))
+            return
+        for piece in pieces:
+            self._connection.write(piece)
+
+    def can_write_eof(self) -> bool:
+        return False
+
+    def write_eof(self) -> None:
+        raise NotImplementedError("TLS here does not half-close; close() sends close_notify.")
+
+    def get_write_buffer_size(self) -> int:
+        return self._raw.get_write_buffer_size()
+
+    def get_write_buffer_limits(self) -> tuple[int, int]:
+        return self._raw.get_write_buffer_limits()
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        self._raw.set_write_buffer_limits(high, low)
+
+    def is_reading(self) -> bool:
+        return not (self._connection.read_paused or self.is_closing())
+
+    def pause_reading(self) -> None:
+        self._connection.pause_reading()
+
+    def resume_reading(self) -> None:
+        self._connection.resume_reading()
+
+    def is_closing(self) -> bool:
+        return self._connection.closing or self._raw.is_closing()
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def abort(self) -> None:
+        self._connection.abort()
+
+    def get_protocol(self) -> asyncio.BaseProtocol:
+        protocol = self._connection.app
+        assert protocol is not None
+        return protocol
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        assert isinstance(protocol, asyncio.Protocol)
+        self._connection.app = protocol
