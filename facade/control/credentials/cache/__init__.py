@@ -1,0 +1,1 @@
+"""Implementations of `control.credentials.tokens.TokenCache`."""
