@@ -1,0 +1,150 @@
+"""Watches what is being sent: a revoked device's or a withdrawn digest's transfer is cut.
+
+Guarantees: within one round (`INTERVAL_SECONDS`) of a new deny list, connection snapshot or signed
+view, and of a certificate's end, every running stream has been judged again, also one that
+waits for the registry or for a device that does not read. A stream whose device takes nothing for
+`STALL_SECONDS` is cut too. Does not judge new requests: those are judged when they come.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import structlog
+
+from facade.clock import Clock
+from facade.device import Device
+from facade.errors import Denied, FacadeError, Integrity, Unavailable
+from facade.oci.request import PullRequest
+from facade.reasons import Reason
+
+log = structlog.get_logger(__name__)
+
+INTERVAL_SECONDS = 1.0
+"""Revoking cuts open transfers within 5 s (trust.md): a round a second leaves room."""
+STALL_SECONDS = 60.0
+"""A device that takes no byte for so long holds a stream for nothing (slow-loris)."""
+
+Judge = Callable[[Device, PullRequest], Awaitable[None]]
+"""Raises Denied when this device's fleet may not have this (any more); may take its time."""
+Generation = Callable[[], object]
+"""A value that changes whenever a judgement might."""
+
+
+@dataclass(slots=True, eq=False)
+class Watched:
+    """One running stream.
+
+    Arguments:
+        check: judges the device's identity at once; raises Denied.
+        stop: ends the stream at once, from outside.
+        generation: at the last judgement.
+        writing_since: monotonic seconds since when the device has taken nothing; None = it is
+            not the device that is waited for.
+        ended_by: why it was cut, for whoever was sending.
+    """
+
+    device: Device
+    request: PullRequest
+    check: Callable[[], object]
+    stop: Callable[[], None]
+    generation: object = None
+    writing_since: float | None = None
+    ended_by: FacadeError | None = None
+    judging: bool = False
+
+    def cut(self, error: FacadeError) -> None:
+        """End it because of `error`; the first reason stays."""
+        if self.ended_by is None:
+            self.ended_by = error
+            self.stop()
+
+
+class StreamGuard:
+    """Judges running streams again, once a second; `run()` is a task of its own.
+
+    Arguments:
+        judge: as for a new request.
+        generation: when it is what it was at the last judgement, `judge` is not asked.
+    """
+
+    def __init__(self, *, judge: Judge, generation: Generation, clock: Clock) -> None:
+        self._judge = judge
+        self._generation = generation
+        self._clock = clock
+        self._watched: set[Watched] = set()
+        self._judgements: set[asyncio.Task[None]] = set()
+
+    @property
+    def running(self) -> int:
+        """How many streams are watched."""
+        return len(self._watched)
+
+    def watch(
+        self,
+        device: Device,
+        request: PullRequest,
+        check: Callable[[], object],
+        stop: Callable[[], None],
+    ) -> Watched:
+        """Watch a stream that was just authorised, until `forget`."""
+        watched = Watched(device, request, check, stop, self._generation())
+        self._watched.add(watched)
+        return watched
+
+    def forget(self, watched: Watched) -> None:
+        """The stream has ended."""
+        self._watched.discard(watched)
+
+    async def run(self) -> None:
+        """Judge in rounds until cancelled."""
+        try:
+            while True:
+                await self._clock.sleep(INTERVAL_SECONDS)
+                self.round()
+        finally:
+            for task in self._judgements:
+                task.cancel()
+
+    def round(self) -> None:
+        """One round over all streams. Judgements that take time end by themselves."""
+        monotonic, generation = self._clock.monotonic(), self._generation()
+        for watched in tuple(self._watched):
+            try:
+                watched.check()
+                _check_progress(watched, monotonic)
+            except FacadeError as error:
+                watched.cut(error)
+            except Exception:  # one broken stream must not end the watch over the others
+                log.exception("stream_check_failed", device=str(watched.device))
+            else:
+                if watched.generation != generation and not watched.judging:
+                    watched.judging = True
+                    task = asyncio.create_task(self._judge_again(watched, generation))
+                    self._judgements.add(task)
+                    task.add_done_callback(self._judgements.discard)
+
+    async def _judge_again(self, watched: Watched, generation: object) -> None:
+        try:
+            await self._judge(watched.device, watched.request)
+        except (Denied, Integrity) as error:
+            watched.cut(error)
+        except FacadeError as error:
+            # Undecided (metadata expired, a manifest missing): it was allowed when it began, and
+            # is asked about again in the next round.
+            log.info("stream_judgement_open", device=str(watched.device), reason=error.reason)
+        except Exception:  # one broken stream must not end the watch over the others
+            log.exception("stream_judgement_failed", device=str(watched.device))
+        else:
+            watched.generation = generation
+        finally:
+            watched.judging = False
+
+
+def _check_progress(watched: Watched, now: float) -> None:
+    since = watched.writing_since
+    if since is not None and now - since > STALL_SECONDS:
+        raise Unavailable(
+            f"The device has taken no data for {STALL_SECONDS:.0f} seconds.",
+            reason=Reason.DEADLINE,
+        )

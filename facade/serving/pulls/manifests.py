@@ -1,0 +1,137 @@
+"""Manifests by digest: from memory, the control wing's copy, or last the cache and its registry.
+
+Guarantees: the bytes given match digest and size, whoever had them; one search at a time per
+manifest, as a task of its own, so a waiter that leaves disturbs nobody; memory is bounded. What was
+found for one repository is never given to another. Does not decide who may have them.
+"""
+
+import asyncio
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from facade.errors import Integrity
+from facade.oci.digest import Digest
+from facade.oci.host import RegistryHost
+from facade.oci.reference import Repository
+from facade.serving.pulls.ports import Blobs
+from facade.serving.pulls.reports import Reports
+from facade.serving.pulls.sources import Sources, not_connected
+from facade.target import MAX_MANIFEST_BYTES
+from facade.upstream.connection import Connection
+from facade.wings import ControlPort
+
+MEMORY_BYTES = 32 * 1024 * 1024
+"""Manifests kept in memory; a large fleet uses some hundreds of a few KiB each."""
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestKey:
+    """A manifest in its place."""
+
+    host: RegistryHost
+    repository: Repository
+    digest: Digest
+
+
+class Manifests:
+    """Implements `serving.trust`'s ManifestSource.
+
+    Arguments:
+        max_bytes: how much is kept in memory.
+    """
+
+    def __init__(
+        self,
+        *,
+        control: ControlPort,
+        blobs: Blobs,
+        sources: Sources,
+        reports: Reports,
+        max_bytes: int = MEMORY_BYTES,
+    ) -> None:
+        self._control = control
+        self._blobs = blobs
+        self._sources = sources
+        self._reports = reports
+        self._max_bytes = max_bytes
+        self._memory: OrderedDict[ManifestKey, bytes] = OrderedDict()
+        self._bytes = 0
+        self._searches: dict[ManifestKey, asyncio.Task[bytes]] = {}
+
+    async def manifest(
+        self, host: RegistryHost, repository: Repository, digest: Digest, size: int
+    ) -> bytes:
+        """The manifest's bytes, verified.
+
+        Raises Integrity when a registry's copy does not match, Upstream or Unavailable when it
+        cannot be had, Denied (HOST_NOT_CONNECTED) when only an unconnected registry could have it.
+        """
+        key = ManifestKey(host, repository, digest)
+        data = self._memory.get(key)
+        if data is not None:
+            self._memory.move_to_end(key)
+            return _sized(data, digest, size)
+        if size > MAX_MANIFEST_BYTES:
+            raise Integrity(f"{size} bytes is no manifest's size.")
+        search = self._searches.get(key)
+        if search is None:
+            search = asyncio.create_task(self._search(key, size))
+            self._searches[key] = search
+            search.add_done_callback(lambda done: self._searched(key, done))
+        return _sized(await asyncio.shield(search), digest, size)
+
+    async def close(self) -> None:
+        """Stop what is being searched for."""
+        searches = list(self._searches.values())
+        for search in searches:
+            search.cancel()
+        await asyncio.gather(*searches, return_exceptions=True)
+
+    def _searched(self, key: ManifestKey, search: asyncio.Task[bytes]) -> None:
+        del self._searches[key]
+        if search.cancelled() or search.exception() is not None:
+            return  # asking for the exception marks it as seen, when every waiter has left
+        data = search.result()
+        self._memory[key] = data
+        self._bytes += len(data)
+        while self._bytes > self._max_bytes:
+            _, dropped = self._memory.popitem(last=False)
+            self._bytes -= len(dropped)
+
+    async def _search(self, key: ManifestKey, size: int) -> bytes:
+        kept = await self._control.closure_manifest(key.host, key.repository, key.digest)
+        if kept is not None:
+            if len(kept) == size and key.digest.matches(kept):
+                return kept
+            # Loud, and never served; the registry is asked as if there were no copy.
+            self._reports.integrity_failed(
+                str(key.host),
+                str(key.repository),
+                str(key.digest),
+                "the copy kept at import does not match",
+            )
+        connection = self._control.snapshot().connections.get(key.host)
+        if connection is None:
+            raise not_connected(key.host)
+        return await self._through_the_cache(connection, key, size)
+
+    async def _through_the_cache(
+        self, connection: Connection, key: ManifestKey, size: int
+    ) -> bytes:
+        """Content like any other: possession, one transfer, the verdict and the disk are there."""
+        source = self._sources.manifest(connection, key.repository, key.digest)
+        stream = await self._blobs.get(connection, key.repository, key.digest, size, source)
+        try:
+            data = b"".join([bytes(chunk) async for chunk in stream.chunks()])
+        finally:
+            await stream.aclose()
+        if not key.digest.matches(data):
+            raise Integrity(f"The manifest {key.digest} does not match its digest.")
+        return data
+
+
+def _sized(data: bytes, digest: Digest, size: int) -> bytes:
+    """`data`, whose digest matches. Raises Integrity when a descriptor lies about its size."""
+    if len(data) != size:
+        raise Integrity(f"The manifest {digest} has {len(data)} bytes, not {size}.")
+    return data

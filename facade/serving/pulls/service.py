@@ -1,0 +1,211 @@
+"""The use cases of a pull: authorise → locate → stream.
+
+Guarantees: nothing is named, sized or sent before the signed metadata allowed it; whether it is
+signed is decided before whether the host is connected, and both before any byte is looked for.
+Answers are lazy: HEAD, 304 and 416 need no content, so they cost no transfer. Does not know HTTP,
+and does not judge the device's certificate: whoever calls has done that.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from facade.device import Device
+from facade.errors import Invalid, NotFound
+from facade.oci.digest import Digest
+from facade.oci.manifest import OCI_INDEX, Descriptor
+from facade.oci.request import PullRequest, Role
+from facade.reasons import Reason
+from facade.serving.blobs.port import BlobStream
+from facade.serving.pulls.admission import Slots
+from facade.serving.pulls.manifests import Manifests
+from facade.serving.pulls.ports import Allowed, Authorisation, Blobs
+from facade.serving.pulls.sources import Sources, not_connected
+from facade.target import parse_artifact_path
+from facade.upstream.connection import Connection
+from facade.wings import ControlPort
+
+BLOB_MEDIA_TYPE = "application/octet-stream"
+"""Blobs are opaque to us; registries send the same, and no client reads more into it."""
+
+DeviceKey = tuple[str, str]
+"""Fleet and name: two certificates of one device share its slots."""
+
+
+def device_key(device: Device) -> DeviceKey:
+    """Whose slots a request takes."""
+    return device.fleet, device.name
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestAnswer:
+    """A manifest that may be served; `read()` gets it. Descriptor fields are known without."""
+
+    request: PullRequest
+    digest: Digest
+    size: int
+    media_type: str
+    _manifests: Manifests
+
+    async def read(self) -> bytes:
+        """The bytes, verified whole. Raises Integrity, Upstream, Unavailable."""
+        request = self.request
+        return await self._manifests.manifest(
+            request.host, request.repository, request.digest, self.size
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class BlobAnswer:
+    """A blob that may be served; `open()` gets it."""
+
+    request: PullRequest
+    digest: Digest
+    size: int
+    media_type: str
+    _connection: Connection
+    _blobs: Blobs
+    _sources: Sources
+
+    async def open(self) -> BlobStream:
+        """Its content, verified while it streams. Raises Integrity, Upstream, Unavailable."""
+        request, connection = self.request, self._connection
+        source = self._sources.blob(connection, request.repository, request.digest)
+        return await self._blobs.get(
+            connection, request.repository, request.digest, self.size, source
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ReferrersAnswer:
+    """An image index of referrers, made by us (OCI distribution-spec, "Listing Referrers")."""
+
+    data: bytes
+    media_type: str
+    filtered: bool
+
+
+class PullService:
+    """What a device can ask for.
+
+    Arguments:
+        requests, streams: how much one device may have open at once.
+    """
+
+    def __init__(
+        self,
+        *,
+        authorisation: Authorisation,
+        control: ControlPort,
+        manifests: Manifests,
+        blobs: Blobs,
+        sources: Sources,
+        requests: Slots[DeviceKey],
+        streams: Slots[DeviceKey],
+    ) -> None:
+        self._authorisation = authorisation
+        self._control = control
+        self._manifests = manifests
+        self._blobs = blobs
+        self._sources = sources
+        self.requests = requests
+        self.streams = streams
+
+    async def manifest(self, device: Device, request: PullRequest) -> ManifestAnswer:
+        """A manifest. Raises Denied, or Unavailable when that cannot be decided."""
+        allowed, _connection = await self._locate(device, request)
+        return ManifestAnswer(
+            request, request.digest, allowed.size, allowed.media_type, self._manifests
+        )
+
+    async def blob(self, device: Device, request: PullRequest) -> BlobAnswer:
+        """A blob. Raises Denied, or Unavailable when that cannot be decided."""
+        allowed, connection = await self._locate(device, request)
+        return BlobAnswer(
+            request,
+            request.digest,
+            allowed.size,
+            BLOB_MEDIA_TYPE,
+            connection,
+            self._blobs,
+            self._sources,
+        )
+
+    async def referrers(
+        self, device: Device, request: PullRequest, *, artifact_type: str | None = None
+    ) -> ReferrersAnswer:
+        """What was signed along with an image, as an index; empty when nothing was.
+
+        Raises Denied, or Unavailable when that cannot be decided.
+        """
+        descriptors = await self._authorisation.referrers(device.fleet, request)
+        self._connection(request)
+        if artifact_type is not None:
+            descriptors = tuple(d for d in descriptors if d.artifact_type == artifact_type)
+        return ReferrersAnswer(_index(descriptors), OCI_INDEX, artifact_type is not None)
+
+    async def target(self, device: Device, path: str, digest: Digest) -> ManifestAnswer:
+        """The manifest of a signed target, as a TUF client asks for it.
+
+        Arguments:
+            path: `<fleet>/<name>/<version>`.
+            digest: the hash in the file's name.
+
+        Raises NotFound alike for another fleet's, an unknown and a malformed one.
+        """
+        try:
+            fleet, _name, _version = parse_artifact_path(path)
+        except Invalid as error:
+            raise _no_such_target() from error
+        if fleet != device.fleet:
+            raise _no_such_target()
+        target = await self._authorisation.target(fleet, path)
+        if target is None or target.digest != digest:
+            raise _no_such_target()
+        request = PullRequest(Role.MANIFEST, target.registry, target.repository, target.digest)
+        return await self.manifest(device, request)
+
+    async def judge(self, device: Device, request: PullRequest) -> None:
+        """Whether `device` may (still) have this: returns, or raises like `manifest`."""
+        await self._locate(device, request)
+
+    def generation(self, view_generation: Callable[[], object]) -> Callable[[], object]:
+        """A value that changes whenever `judge` might answer differently."""
+        return lambda: (view_generation(), self._control.snapshot().generation)
+
+    async def _locate(self, device: Device, request: PullRequest) -> tuple[Allowed, Connection]:
+        allowed = await self._authorisation.decide(device.fleet, request)
+        return allowed, self._connection(request)
+
+    def _connection(self, request: PullRequest) -> Connection:
+        connection = self._control.snapshot().connections.get(request.host)
+        if connection is None:
+            raise not_connected(request.host)
+        return connection
+
+
+def _no_such_target() -> NotFound:
+    return NotFound("There is no such target.", reason=Reason.NOT_FOUND)
+
+
+def _index(descriptors: tuple[Descriptor, ...]) -> bytes:
+    document = {
+        "schemaVersion": 2,
+        "mediaType": OCI_INDEX,
+        "manifests": [_descriptor(descriptor) for descriptor in descriptors],
+    }
+    return json.dumps(document, separators=(",", ":")).encode()
+
+
+def _descriptor(descriptor: Descriptor) -> dict[str, Any]:
+    document: dict[str, Any] = {
+        "mediaType": descriptor.media_type,
+        "digest": str(descriptor.digest),
+        "size": descriptor.size,
+    }
+    if descriptor.artifact_type:
+        document["artifactType"] = descriptor.artifact_type
+    if descriptor.annotations:
+        document["annotations"] = dict(descriptor.annotations)
+    return document

@@ -1,0 +1,152 @@
+"""Where a transfer gets its bytes: a connected registry, within that connection's slots.
+
+Guarantees: at most `limit` transfers per connection at once, however many devices wait; a
+connection that was removed or replaced is not spoken to; every use of a connection is reported.
+Does not verify content: the transfer does.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+from facade.errors import Denied, FacadeError, Upstream
+from facade.oci.digest import Digest
+from facade.oci.host import RegistryHost
+from facade.oci.reference import Repository
+from facade.reasons import Reason
+from facade.serving.blobs.port import BlobBody, BlobSource
+from facade.serving.pulls.admission import Slots
+from facade.serving.pulls.ports import UpstreamRegistry
+from facade.serving.pulls.reports import Reports
+from facade.upstream.connection import Connection
+from facade.wings import ControlPort
+
+
+class Sources:
+    """Makes the `BlobSource` of one blob or manifest.
+
+    Arguments:
+        slots: transfers at once, by connection id.
+    """
+
+    def __init__(
+        self,
+        *,
+        upstream: UpstreamRegistry,
+        control: ControlPort,
+        slots: Slots[str],
+        reports: Reports,
+    ) -> None:
+        self.upstream = upstream
+        self._control = control
+        self._slots = slots
+        self._reports = reports
+
+    def blob(self, connection: Connection, repository: Repository, digest: Digest) -> BlobSource:
+        """The source of a blob."""
+        return _Blob(self, connection, repository, digest)
+
+    def manifest(
+        self, connection: Connection, repository: Repository, digest: Digest
+    ) -> BlobSource:
+        """The source of a manifest."""
+        return _Manifest(self, connection, repository, digest)
+
+    @asynccontextmanager
+    async def using(self, connection: Connection) -> AsyncIterator[None]:
+        """Speak to `connection` within: with a slot, and reporting how it went.
+
+        Raises Denied (HOST_NOT_CONNECTED) when it is not the host's connection any more.
+        """
+        async with self._slots.hold(connection.id):
+            current = self._control.snapshot().connections.get(connection.host)
+            if current is None or current.id != connection.id:
+                raise not_connected(connection.host)
+            try:
+                yield
+            except FacadeError as error:
+                self._reports.connection_used(connection, error)
+                raise
+            self._reports.connection_used(connection, None)
+
+
+def not_connected(host: RegistryHost) -> Denied:
+    """The refusal for a host without a connection."""
+    return Denied(
+        f"{host} is not connected. An operator connects it with: facade registry add {host}",
+        reason=Reason.HOST_NOT_CONNECTED,
+    )
+
+
+class _Blob:
+    def __init__(
+        self, sources: Sources, connection: Connection, repository: Repository, digest: Digest
+    ) -> None:
+        self._sources = sources
+        self._connection = connection
+        self._repository = repository
+        self._digest = digest
+
+    def open(self, offset: int, etag: str | None) -> AbstractAsyncContextManager[BlobBody]:
+        return self._open(offset, etag)
+
+    @asynccontextmanager
+    async def _open(self, offset: int, etag: str | None) -> AsyncIterator[BlobBody]:
+        async with (
+            self._sources.using(self._connection),
+            self._sources.upstream.blob(
+                self._connection, self._repository, self._digest, offset=offset, etag=etag
+            ) as body,
+        ):
+            yield body
+
+    async def confirm(self) -> int | None:
+        async with self._sources.using(self._connection):
+            return await self._sources.upstream.blob_size(
+                self._connection, self._repository, self._digest
+            )
+
+
+class _Manifest:
+    def __init__(
+        self, sources: Sources, connection: Connection, repository: Repository, digest: Digest
+    ) -> None:
+        self._sources = sources
+        self._connection = connection
+        self._repository = repository
+        self._digest = digest
+
+    def open(self, offset: int, etag: str | None) -> AbstractAsyncContextManager[BlobBody]:
+        return self._open()
+
+    @asynccontextmanager
+    async def _open(self) -> AsyncIterator[BlobBody]:
+        yield _Whole(await self._fetch())
+
+    async def confirm(self) -> int | None:
+        """Manifests have no HEAD of their own here: fetching a few KiB confirms as well."""
+        try:
+            return len(await self._fetch())
+        except Upstream as error:
+            if error.reason is Reason.UPSTREAM_NOT_FOUND:
+                return None
+            raise
+
+    async def _fetch(self) -> bytes:
+        async with self._sources.using(self._connection):
+            fetched = await self._sources.upstream.manifest(
+                self._connection, self._repository, self._digest
+            )
+            return fetched.data
+
+
+class _Whole:
+    """A small body that is here already; it always starts at 0."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self.offset = 0
+        self.total: int | None = len(data)
+        self.etag: str | None = None
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        yield self._data
