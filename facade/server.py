@@ -1,0 +1,200 @@
+"""Listeners, signals and drain: how the wired applications get onto their ports and off again.
+
+Guarantees: a port that cannot be had is an `Invalid` that names it and says what to do; SIGTERM and
+SIGINT stop accepting, let what runs finish within `DRAIN_SECONDS`, then close; a second signal stops at
+once; SIGHUP reloads what can be reloaded. Does not wire anything: `app.py` does.
+"""
+
+import asyncio
+import errno
+import os
+import signal
+import socket
+import ssl
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass
+
+import structlog
+from aiohttp import web
+
+from facade.errors import Invalid
+
+log = structlog.get_logger(__name__)
+
+BACKLOG = 1024
+DRAIN_SECONDS = 30.0
+KEEP_ALIVE_SECONDS = 75.0
+_ANY_V6 = "::"
+_ANY_V4 = "0.0.0.0"  # noqa: S104 - where IPv6 is switched off, [::] means this
+
+ProtocolFactory = Callable[[], asyncio.BaseProtocol]
+Layer = Callable[[Callable[[], asyncio.Protocol]], ProtocolFactory]
+"""Puts something (our TLS) between the socket and aiohttp's protocol."""
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """One listening port.
+
+    Arguments:
+        name: "device", "operator" or "metrics", for messages and the `ready` line.
+        listen: host and port; port 0 = any free one.
+        app: what answers there.
+        tls: https with this context.
+        layer: instead of `tls`: a transport layer of our own; the port then speaks https too.
+    """
+
+    name: str
+    listen: tuple[str, int]
+    app: web.Application
+    tls: ssl.SSLContext | None = None
+    layer: Layer | None = None
+
+    def url(self, bound: socket.socket) -> str:
+        """`scheme://HOST:PORT` as bound."""
+        host, port = bound.getsockname()[:2]
+        scheme = "https" if self.tls or self.layer else "http"
+        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+class Server:
+    """The ports of one process.
+
+    Arguments:
+        ports: what to listen on.
+        reload: called on SIGHUP.
+        draining: called once, when the drain begins.
+    """
+
+    def __init__(
+        self,
+        ports: Sequence[Port],
+        *,
+        reload: Callable[[], None] = lambda: None,
+        draining: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._ports = ports
+        self._reload = reload
+        self._draining = draining
+        self._stopping = asyncio.Event()
+        self._stack = AsyncExitStack()
+        self.urls: dict[str, str] = {}
+
+    async def start(self) -> None:
+        """Bind every port, then answer on all of them. Raises Invalid when one is not to be had."""
+        sockets: list[socket.socket] = []
+        try:
+            sockets.extend(bind(port.name, *port.listen) for port in self._ports)
+            for port, sock in zip(self._ports, sockets, strict=True):
+                await self._answer(port, sock)
+                self.urls[port.name] = port.url(sock)
+        except BaseException:
+            for sock in sockets:
+                sock.close()
+            await self._stack.aclose()
+            raise
+
+    async def run(self) -> None:
+        """Serve until SIGTERM or SIGINT, then drain and return."""
+        loop = asyncio.get_running_loop()
+        stops = (signal.SIGTERM, signal.SIGINT)
+        for number in stops:
+            loop.add_signal_handler(number, self._stop, number)
+        loop.add_signal_handler(signal.SIGHUP, self._reload)
+        try:
+            await self._stopping.wait()
+            await self.close()
+        finally:
+            for number in (*stops, signal.SIGHUP):
+                loop.remove_signal_handler(number)
+
+    async def close(self) -> None:
+        """Stop accepting, let what runs finish, close."""
+        self._draining()
+        await self._stack.aclose()
+
+    def _stop(self, number: signal.Signals) -> None:
+        if self._stopping.is_set():
+            log.warning("stopping_at_once", signal=number.name)
+            os._exit(128 + number)
+        log.info("draining", signal=number.name, seconds=DRAIN_SECONDS)
+        self._stopping.set()
+
+    async def _answer(self, port: Port, sock: socket.socket) -> None:
+        runner = web.AppRunner(
+            port.app,
+            access_log=None,  # our own line is built once, with what matters in it
+            shutdown_timeout=DRAIN_SECONDS,
+            keepalive_timeout=KEEP_ALIVE_SECONDS,
+            handle_signals=False,
+        )
+        await runner.setup()
+        self._stack.push_async_callback(runner.cleanup)
+        if port.layer is None:
+            await web.SockSite(runner, sock, ssl_context=port.tls, backlog=BACKLOG).start()
+        else:
+            await _LayeredSite(runner, sock, port.layer).start()
+
+
+class _LayeredSite(web.BaseSite):
+    """aiohttp's server behind a transport layer of our own."""
+
+    def __init__(self, runner: web.AppRunner, sock: socket.socket, layer: Layer) -> None:
+        super().__init__(runner, backlog=BACKLOG)
+        self._sock = sock
+        self._layer = layer
+
+    @property
+    def name(self) -> str:
+        host, port = self._sock.getsockname()[:2]
+        return f"https://{host}:{port}"
+
+    async def start(self) -> None:
+        await super().start()
+        server = self._runner.server
+        assert server is not None
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(
+            self._layer(server), sock=self._sock, backlog=self._backlog
+        )
+
+
+def bind(name: str, host: str, port: int) -> socket.socket:
+    """A bound TCP socket. `::` takes IPv4 too, and `0.0.0.0` where there is no IPv6.
+
+    Raises Invalid, naming the port and what to do.
+    """
+    try:
+        return _bind(host, port)
+    except OSError as error:
+        if host == _ANY_V6 and error.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
+            return bind(name, _ANY_V4, port)
+        where = f"{f'[{host}]' if ':' in host else host}:{port}"
+        variable = f"FACADE_{name.upper()}__LISTEN"
+        if error.errno == errno.EADDRINUSE:
+            what = "is in use: another program listens there"
+        elif error.errno in (errno.EACCES, errno.EPERM):
+            what = "needs a permission this user does not have"
+        else:
+            what = f"cannot be listened on ({error.strerror or error})"
+        raise Invalid(f"The {name} port {where} {what}. Set {variable}=HOST:PORT.") from error
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        host or _ANY_V6, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    sock = socket.socket(family, kind, protocol)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            with suppress(OSError):
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, host != _ANY_V6)
+        sock.bind(address)
+        sock.listen(BACKLOG)  # a port in use may only show here
+        sock.setblocking(False)
+    except BaseException:
+        sock.close()
+        raise
+    return sock

@@ -1,0 +1,1 @@
+"""`facade up`: everything for one machine, from one state folder."""
