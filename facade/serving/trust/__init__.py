@@ -1,0 +1,1 @@
+"""What may be served to whom: verified metadata, closures, and the decision."""

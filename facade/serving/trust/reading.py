@@ -1,0 +1,116 @@
+"""Getting manifests for the walk, and turning their bytes into edges.
+
+Guarantees: only bytes whose digest was checked here become edges; what was read once is not read
+again (edges are a function of the bytes alone, so they outlive views and serve all fleets). A
+manifest that cannot be had leaves a hole in the walk, one that may not be served spoils its edge.
+Does not decide anything, and does not retry: the source does.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+import structlog
+
+from facade.clock import Clock
+from facade.errors import FacadeError, Integrity, Invalid, Unavailable
+from facade.oci.digest import Digest
+from facade.oci.host import RegistryHost
+from facade.oci.platform import Platform
+from facade.oci.reference import Repository
+from facade.reasons import Reason
+from facade.serving.trust.closure import edges, verified_manifest
+from facade.serving.trust.walk import Node, Reading, Walk
+
+log = structlog.get_logger(__name__)
+
+_MAX_READINGS = 4096
+
+Kept = Callable[[RegistryHost, Repository, Digest], Awaitable[bytes | None]]
+"""A manifest that is at hand without any upstream traffic, or None."""
+
+
+class ManifestSource(Protocol):
+    """Where the walk gets manifests: own store, control port, then the upstream."""
+
+    async def manifest(
+        self, host: RegistryHost, repository: Repository, digest: Digest, size: int, /
+    ) -> bytes:
+        """The manifest's bytes, their digest checked; at most 4 MiB.
+
+        Arguments:
+            size: what a descriptor states, in bytes.
+
+        Raises any FacadeError when it cannot be had.
+        """
+        ...
+
+
+class Reader:
+    """Reads manifests into walks.
+
+    Arguments:
+        manifests: the source of last resort; what it gives counts as fetched.
+        kept: asked first, uncounted; None = every manifest is counted.
+    """
+
+    def __init__(self, manifests: ManifestSource, kept: Kept | None, clock: Clock) -> None:
+        self._manifests = manifests
+        self._kept = kept
+        self._clock = clock
+        self._readings: dict[tuple[Digest, str, tuple[Platform, ...]], Reading] = {}
+
+    async def read(self, walk: Walk, node: Node, host: RegistryHost, repository: Repository) -> int:
+        """Read one manifest into the walk. Gives how many fetches it took."""
+        reading = self._readings.get((node.digest, node.media_type, node.platforms))
+        if reading is not None:
+            walk.expand(node, reading)
+            return 0
+        try:
+            data, fetched = await self.load(host, repository, node.digest, node.size)
+        except FacadeError as error:
+            log.info("closure_hole", digest=str(node.digest), reason=error.reason)
+            walk.hole(node, self._clock.monotonic())
+            return 1
+        self.absorb(walk, node, data)
+        return fetched
+
+    async def load(
+        self, host: RegistryHost, repository: Repository, digest: Digest, size: int | None
+    ) -> tuple[bytes, int]:
+        """The bytes, and how many fetches it took. Raises any FacadeError.
+
+        Without a size (a signed referrer) only what is kept will do: no registry is asked for
+        something of unknown length.
+        """
+        if self._kept is not None:
+            try:
+                data = await self._kept(host, repository, digest)
+            except FacadeError as error:
+                log.info("closure_kept_unavailable", reason=error.reason)
+            else:
+                if data is not None and digest.matches(data):
+                    return data, 0
+        if size is None:
+            raise Unavailable(
+                f"The signed referrer {digest} is not at hand.", reason=Reason.CLOSURE_INCOMPLETE
+            )
+        return await self._manifests.manifest(host, repository, digest, size), 1
+
+    def absorb(self, walk: Walk, node: Node, data: bytes) -> None:
+        """Take the manifest's bytes into the walk, if they are what they should be."""
+        try:
+            manifest = verified_manifest(data, node.digest, node.size, node.media_type)
+        except Integrity:
+            walk.hole(node, self._clock.monotonic())
+            return
+        except Invalid as error:
+            log.warning("closure_edge_refused", digest=str(node.digest), error=error.message)
+            walk.spoil(node)
+            return
+        reading = Reading(
+            len(data), manifest.media_type, edges(node.digest, manifest, node.platforms)
+        )
+        if len(self._readings) >= _MAX_READINGS:
+            del self._readings[next(iter(self._readings))]
+        self._readings[node.digest, node.media_type, node.platforms] = reading
+        walk.expand(node, reading)
