@@ -8,7 +8,6 @@ saw was *not verified*: it is for logs, never for a decision.
 """
 
 import ssl
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
@@ -161,7 +160,3 @@ def _first_certificate(message: bytes) -> bytes:
     length = int.from_bytes(message[at : at + 3], "big")
     der = message[at + 3 : at + 3 + length]
     return der if len(der) == length else b""
-
-
-ContextSource = Callable[[], ssl.SSLContext]
-"""Gives the context for the next connection; reload is another answer next time."""

@@ -15,14 +15,13 @@ _JOIN_BELOW_BYTES = 16 * 1024
 """Pieces that fit one TLS record together are sent as one."""
 
 
-class TlsConnection(Protocol):
-    """What the transport needs of its connection (`tls_transport.TlsServerProtocol`)."""
+class Connection(Protocol):
+    """What the transport needs of its connection (`connection.TlsConnection`)."""
 
     der: bytes
     app: asyncio.Protocol | None
+    tls: ssl.SSLObject
 
-    @property
-    def tls(self) -> ssl.SSLObject | None: ...
     @property
     def closing(self) -> bool: ...
     @property
@@ -39,7 +38,7 @@ class TlsTransport(asyncio.Transport):
 
     __slots__ = ("_connection", "_raw")
 
-    def __init__(self, connection: TlsConnection, raw: asyncio.Transport) -> None:
+    def __init__(self, connection: Connection, raw: asyncio.Transport) -> None:
         super().__init__()
         self._connection = connection
         self._raw = raw
@@ -49,11 +48,11 @@ class TlsTransport(asyncio.Transport):
         if name == "peercert_der":
             return self._connection.der
         if name == "ssl_object":
-            return tls if tls is not None else default
+            return tls
         if name == "sslcontext":
-            return tls.context if tls is not None else default
+            return tls.context
         if name == "cipher":
-            return tls.cipher() if tls is not None else default
+            return tls.cipher()
         return self._raw.get_extra_info(name, default)
 
     def write(self, data: bytes | bytearray | memoryview) -> None:

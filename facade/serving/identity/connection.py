@@ -1,0 +1,251 @@
+"""An established TLS connection: records in, records out, and the close.
+
+Guarantees: flow control both ways (what the client does not take pauses the application; what the
+application does not take pauses the socket; a client that makes us write, by KeyUpdates,
+and does not read is no longer read from). Nothing is buffered here beyond one received
+block and one slice on its way out. A protocol violation is answered with its alert. Does
+not know who the client is.
+"""
+
+import asyncio
+import contextlib
+import ssl
+
+from facade.serving.identity.limits import Verdict, Watchdog
+from facade.serving.identity.listener import Farewell, Listener
+from facade.serving.identity.stream import TlsTransport
+
+_RECORD_BYTES = 16 * 1024
+"""Plaintext of the largest TLS record (RFC 8446, 5.1): what one SSL read can give."""
+_SLICE_BYTES = 256 * 1024
+"""Plaintext encrypted before the ciphertext moves on. It bounds what OpenSSL's memory BIO, which
+never shrinks, grows to; 64 KiB slices cost 10 % more CPU a byte, 16 KiB ones 50 %."""
+_BIG_BYTES = 32 * 1024
+
+
+class TlsConnection(asyncio.BufferedProtocol):
+    """Stands between the plain transport `raw` and the application's protocol.
+
+    Arguments:
+        tls, incoming, outgoing: the state after the handshake.
+        der: the client's verified certificate.
+    """
+
+    __slots__ = (
+        "_closing",
+        "_held",
+        "_incoming",
+        "_listener",
+        "_loop",
+        "_outgoing",
+        "_peer_done",
+        "_raw",
+        "_read_paused",
+        "_timer",
+        "_watchdog",
+        "_write_paused",
+        "_written",
+        "app",
+        "der",
+        "tls",
+    )
+
+    def __init__(
+        self,
+        listener: Listener,
+        raw: asyncio.Transport,
+        tls: ssl.SSLObject,
+        incoming: ssl.MemoryBIO,
+        outgoing: ssl.MemoryBIO,
+        der: bytes,
+    ) -> None:
+        self._listener = listener
+        self._loop = asyncio.get_running_loop()
+        self._raw = raw
+        self._incoming = incoming
+        self._outgoing = outgoing
+        self._closing = False
+        self._peer_done = False  # close_notify or FIN seen
+        self._read_paused = False  # by the application
+        self._write_paused = False  # by the plain transport
+        self._held = False  # not reading from a client that does not read
+        self._written = 0
+        self._watchdog = Watchdog(listener.limits, self._loop.time())
+        self._timer = self._loop.call_later(listener.limits.interval, self._look)
+        self.tls = tls
+        self.der = der
+        self.app: asyncio.Protocol | None = None
+
+    def start(self) -> None:
+        """Give the application its transport and what came behind the handshake."""
+        self.app = self._listener.app_factory()
+        self.app.connection_made(TlsTransport(self, self._raw))
+        self._deliver()
+
+    # What the plain transport calls.
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._listener.received
+
+    def buffer_updated(self, nbytes: int) -> None:
+        if self._closing:
+            return
+        self._incoming.write(self._listener.received[:nbytes])
+        self._deliver()
+
+    def eof_received(self) -> bool:
+        self._peer_closed()
+        return not self._closing
+
+    def pause_writing(self) -> None:
+        self._write_paused = True
+        if self.app is not None:
+            self.app.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._write_paused = False
+        if self._held:
+            self._held = False
+            self._read_on()
+        if self.app is not None:
+            self.app.resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._closing = True
+        self._timer.cancel()
+        self._listener.transports.discard(self._raw)
+        self._leave(exc)
+
+    def _leave(self, exc: Exception | None) -> None:
+        app, self.app = self.app, None
+        if app is not None:
+            app.connection_lost(exc)
+
+    # Records in.
+
+    def _deliver(self) -> None:
+        """Give the application what has come, until it wants no more or none is left."""
+        tls, incoming = self.tls, self._incoming
+        while not (self._read_paused or self._closing or self._peer_done):
+            if not (incoming.pending or tls.pending()):
+                break
+            try:
+                data = tls.read(_RECORD_BYTES)
+            except ssl.SSLWantReadError:
+                break  # part of a record
+            except ssl.SSLError as error:
+                self._break_off(error)
+                return
+            if not data:
+                self._peer_closed()
+            elif self.app is not None:
+                self._watchdog.owed = True
+                self._watchdog.last = self._loop.time()
+                self.app.data_received(data)
+        self._flush()  # a read may have answered a KeyUpdate (RFC 8446, 4.6.3)
+        if self._write_paused and not self._closing:
+            self._held = True
+            self._raw.pause_reading()
+
+    def _break_off(self, error: ssl.SSLError) -> None:
+        """The client broke the protocol: it gets the alert, the application the error."""
+        self._closing = True
+        self._timer.cancel()
+        alert = self._outgoing.read()
+        Farewell.say(self._listener, self._raw, alert)
+        self._leave(error)
+
+    def _peer_closed(self) -> None:
+        """The client sends nothing more; the application decides whether it still writes."""
+        if self._peer_done or self.app is None:
+            return
+        self._peer_done = True
+        if not self.app.eof_received():
+            self.close()
+
+    def _read_on(self) -> None:
+        """Take up reading: first what is here already, then the socket."""
+        if self._wanted:
+            self._deliver()
+        if self._wanted and not self._raw.is_closing():
+            self._raw.resume_reading()
+
+    @property
+    def _wanted(self) -> bool:
+        return not (self._read_paused or self._held or self._closing)
+
+    # Records out.
+
+    def _flush(self) -> None:
+        if self._outgoing.pending:
+            data = self._outgoing.read()
+            if not self._raw.is_closing():
+                self._written += len(data)
+                self._raw.write(data)
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Encrypt and send `data`; dropped when the connection is closing."""
+        if self._closing or not data:
+            return
+        tls, watchdog = self.tls, self._watchdog
+        watchdog.owed = False
+        watchdog.last = self._loop.time()
+        view = memoryview(data).cast("B")
+        if len(view) > _BIG_BYTES:
+            watchdog.grown = True
+        try:
+            while view:
+                view = view[tls.write(view[:_SLICE_BYTES]) :]
+                self._flush()
+        except ssl.SSLError:
+            self.abort()
+
+    # What the application's transport asks.
+
+    @property
+    def closing(self) -> bool:
+        """Whether the end has begun."""
+        return self._closing
+
+    @property
+    def read_paused(self) -> bool:
+        """Whether the application wants nothing more for now."""
+        return self._read_paused
+
+    def pause_reading(self) -> None:
+        """The application wants nothing more for now."""
+        self._read_paused = True
+        if not (self._closing or self._raw.is_closing()):
+            self._raw.pause_reading()
+
+    def resume_reading(self) -> None:
+        """It wants more: delivered from the loop, not from inside its call."""
+        if self._read_paused:
+            self._read_paused = False
+            self._loop.call_soon(self._read_on)
+
+    def close(self) -> None:
+        """Send what is buffered, close_notify (RFC 8446, 6.1), then close."""
+        if self._closing:
+            return
+        self._closing = True
+        # It sends ours and wants the client's, which nobody waits for.
+        with contextlib.suppress(ssl.SSLError):
+            self.tls.unwrap()
+        self._flush()
+        self._raw.close()
+
+    def abort(self) -> None:
+        """Drop the connection and what is buffered."""
+        self._closing = True
+        self._raw.abort()
+
+    def _look(self) -> None:
+        buffered = self._raw.get_write_buffer_size()
+        sent = self._written - buffered
+        verdict = self._watchdog.look(self._loop.time(), sent=sent, buffered=buffered)
+        if verdict is Verdict.CUT:
+            self.abort()
+        elif verdict is Verdict.CLOSE and not self._closing:
+            self.close()
+        self._timer = self._loop.call_later(self._listener.limits.interval, self._look)

@@ -1,0 +1,82 @@
+"""What the connections of one listener share, and the last thing any of them does.
+
+Guarantees: `Listener.transports` holds every connection that is not lost yet. `Farewell` leaves a
+refused client time to read its alert: closing a socket over unread bytes resets the
+connection, and a reset may overtake the alert (RFC 1122, 4.2.2.13).
+"""
+
+import asyncio
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from facade.serving.identity.handshake import CertificateWatch, TlsHooks
+from facade.serving.identity.limits import TlsLimits
+
+_RECEIVE_BYTES = 64 * 1024
+_MAX_DISCARDED_BYTES = 256 * 1024
+
+
+def _receive_buffer() -> memoryview:
+    return memoryview(bytearray(_RECEIVE_BYTES))
+
+
+@dataclass(slots=True, eq=False)
+class Listener:
+    """Shared by the connections of one listener.
+
+    Arguments:
+        context: gives the TLS context for a new connection.
+        app_factory: makes the protocol behind TLS.
+        received: one receive buffer for all: what lands in it is consumed at once.
+        transports: the plain transports that are open.
+    """
+
+    context: Callable[[], ssl.SSLContext]
+    app_factory: Callable[[], asyncio.Protocol]
+    hooks: TlsHooks
+    limits: TlsLimits
+    watch: CertificateWatch = field(default_factory=CertificateWatch)
+    received: memoryview = field(default_factory=_receive_buffer)
+    transports: set[asyncio.Transport] = field(default_factory=set)
+
+
+class Farewell(asyncio.BufferedProtocol):
+    """Says the last words, half-closes, and discards what still comes, for a moment."""
+
+    __slots__ = ("_left", "_listener", "_raw", "_timer")
+
+    def __init__(self, listener: Listener, raw: asyncio.Transport) -> None:
+        self._listener = listener
+        self._raw = raw
+        self._left = _MAX_DISCARDED_BYTES
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(listener.limits.linger_seconds, raw.abort)
+
+    @classmethod
+    def say(cls, listener: Listener, raw: asyncio.Transport, last_words: bytes) -> None:
+        """Take over `raw` for its last moments; drop it when it is closing already."""
+        farewell = cls(listener, raw)
+        raw.set_protocol(farewell)
+        if raw.is_closing():
+            return
+        if last_words:
+            raw.write(last_words)
+        if raw.can_write_eof():
+            raw.write_eof()
+        raw.resume_reading()
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._listener.received
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._left -= nbytes
+        if self._left < 0:
+            self._raw.abort()
+
+    def eof_received(self) -> bool:
+        return False  # the client has had its say: the transport closes
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._timer.cancel()
+        self._listener.transports.discard(self._raw)
