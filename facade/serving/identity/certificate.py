@@ -1,0 +1,221 @@
+"""A verified peer certificate → `Device`.
+
+Guarantees: a `Device` comes only from a certificate whose signature one of the configured CA
+certificates made (tried by key with `verify_directly_issued_by`, never believed by name), for
+client authentication, with exactly one identity by the configured rule, of a fleet that
+this CA may name. Everything else is `Denied(IDENTITY)` in words. Does not check the
+validity period or revocation: those change with time and are `revocation.check`'s, on every
+request. The chain above the issuer was OpenSSL's to verify, at the handshake.
+"""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from hashlib import sha256
+from typing import Protocol
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from facade.device import Device, parse_fleet, parse_name, parse_spiffe_id
+from facade.errors import Denied, Invalid
+from facade.reasons import Reason
+
+_MAX_CACHED = 16_384
+"""Devices remembered by fingerprint: about 1 KiB each."""
+
+
+def _denied(message: str) -> Denied:
+    return Denied(message, reason=Reason.IDENTITY)
+
+
+class IdentityRule(Protocol):
+    """Where in a certificate the fleet and the device's name stand."""
+
+    def identify(self, certificate: x509.Certificate) -> tuple[str, str]:
+        """The (fleet, name). Raises Denied (IDENTITY)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SpiffeRule:
+    """Exactly one URI SAN, `spiffe://<trust_domain>/fleet/<fleet>/device/<name>`.
+
+    An X.509-SVID has exactly one URI SAN (SPIFFE X.509-SVID, 2): a second one, of whatever
+    scheme, makes it ambiguous whom the certificate names.
+    """
+
+    trust_domain: str
+
+    def identify(self, certificate: x509.Certificate) -> tuple[str, str]:
+        try:
+            names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+        except x509.ExtensionNotFound:
+            uris: list[str] = []
+        else:
+            uris = names.value.get_values_for_type(x509.UniformResourceIdentifier)
+        if not uris:
+            raise _denied("The certificate has no SPIFFE ID (a URI subject alternative name).")
+        if len(uris) > 1:
+            raise _denied("The certificate has several URI names; it must have one SPIFFE ID.")
+        return parse_spiffe_id(uris[0], self.trust_domain)
+
+
+SUBJECT_FIELDS = {
+    "CN": NameOID.COMMON_NAME,
+    "O": NameOID.ORGANIZATION_NAME,
+    "OU": NameOID.ORGANIZATIONAL_UNIT_NAME,
+    "serialNumber": NameOID.SERIAL_NUMBER,
+}
+"""The subject fields that `SubjectRule` can read, by their usual short names."""
+
+
+@dataclass(frozen=True, slots=True)
+class SubjectRule:
+    """Fleet and name from two subject fields, each present exactly once, for existing PKIs.
+
+    Arguments:
+        fleet, name: keys of `SUBJECT_FIELDS`.
+    """
+
+    fleet: str = "OU"
+    name: str = "CN"
+
+    def __post_init__(self) -> None:
+        for field in (self.fleet, self.name):
+            if field not in SUBJECT_FIELDS:
+                raise Invalid(f"A subject field is one of {', '.join(SUBJECT_FIELDS)}.")
+
+    def identify(self, certificate: x509.Certificate) -> tuple[str, str]:
+        fleet, name = self._field(certificate, self.fleet), self._field(certificate, self.name)
+        try:
+            return parse_fleet(fleet), parse_name(name, "device name")
+        except Invalid as error:
+            raise _denied(f"The certificate's subject does not fit: {error.message}") from error
+
+    @staticmethod
+    def _field(certificate: x509.Certificate, field: str) -> str:
+        values = certificate.subject.get_attributes_for_oid(SUBJECT_FIELDS[field])
+        if len(values) != 1 or not isinstance(values[0].value, str):
+            raise _denied(f"The certificate's subject must have exactly one {field}.")
+        return values[0].value
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceCA:
+    """A configured device CA.
+
+    Arguments:
+        certificates: the CA and its intermediates; any of them may issue.
+        fleets: patterns (`*`, `?`, `[…]`) of the fleets that it may name.
+    """
+
+    certificates: tuple[x509.Certificate, ...]
+    fleets: tuple[str, ...] = ("*",)
+
+    @classmethod
+    def from_pem(cls, pem: bytes, fleets: Sequence[str] = ("*",)) -> "DeviceCA":
+        """Read a bundle. Raises Invalid when it is none, or holds what is no CA."""
+        try:
+            certificates = tuple(x509.load_pem_x509_certificates(pem))
+            authorities = all(map(_is_authority, certificates))
+        except ValueError as error:
+            raise Invalid("A device CA file must hold PEM certificates.") from error
+        if not authorities:
+            raise Invalid(
+                "A device CA file holds a certificate that is no CA (basicConstraints CA:TRUE)."
+            )
+        return cls(certificates, tuple(fleets))
+
+    def may_name(self, fleet: str) -> bool:
+        """Whether it may issue for `fleet`."""
+        return any(fnmatchcase(fleet, pattern) for pattern in self.fleets)
+
+
+class DeviceCertificates:
+    """Turns peer certificates into devices, for one set of CAs. Immutable but for its memory."""
+
+    def __init__(self, cas: Sequence[DeviceCA], rule: IdentityRule) -> None:
+        self._cas = tuple(cas)
+        self._rule = rule
+        self._known: OrderedDict[bytes, Device | Denied] = OrderedDict()
+
+    def device(self, der: bytes) -> Device:
+        """The device that the TLS layer's verified certificate `der` names.
+
+        Called on every request: after a reload with new CAs, a connection whose issuer is
+        gone is refused at its next one. Raises Denied (IDENTITY).
+        """
+        key = sha256(der).digest()
+        found = self._known.get(key)
+        if found is None:
+            found = self._remember(key, self._read(der, key))
+        if isinstance(found, Denied):
+            raise _denied(found.message)  # a fresh one: a raised exception holds its frames
+        return found
+
+    def _remember(self, key: bytes, found: Device | Denied) -> Device | Denied:
+        self._known[key] = found
+        if len(self._known) > _MAX_CACHED:
+            self._known.popitem(last=False)
+        return found
+
+    def _read(self, der: bytes, fingerprint: bytes) -> Device | Denied:
+        try:
+            certificate = x509.load_der_x509_certificate(der)
+            return self._identify(certificate, fingerprint.hex())
+        except Denied as error:
+            return _denied(error.message)
+        except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
+            return _denied(f"The certificate cannot be read: {error}")
+
+    def _identify(self, certificate: x509.Certificate, fingerprint: str) -> Device:
+        issuers = [ca for ca in self._cas if _issued(ca, certificate)]
+        if not issuers:
+            raise _denied("The certificate's issuer is not among the configured device CAs.")
+        _check_usage(certificate)
+        fleet, name = self._rule.identify(certificate)
+        if not any(ca.may_name(fleet) for ca in issuers):
+            raise _denied(f"The certificate's CA may not name devices of fleet {fleet}.")
+        return Device(
+            fleet=fleet,
+            name=name,
+            issuer=certificate.issuer.rfc4514_string(),
+            serial=f"{certificate.serial_number:x}",
+            fingerprint=fingerprint,
+            not_before=certificate.not_valid_before_utc,
+            not_after=certificate.not_valid_after_utc,
+        )
+
+
+def _issued(ca: DeviceCA, certificate: x509.Certificate) -> bool:
+    return any(issued_by(issuer, certificate) for issuer in ca.certificates)
+
+
+def issued_by(issuer: x509.Certificate, certificate: x509.Certificate) -> bool:
+    """Whether `issuer`'s key signed `certificate`."""
+    try:
+        certificate.verify_directly_issued_by(issuer)
+    except (ValueError, TypeError, InvalidSignature):  # other name, kind of key, signature
+        return False
+    return True
+
+
+def _check_usage(certificate: x509.Certificate) -> None:
+    """OpenSSL lets a certificate without extended key usages pass; we do not (RFC 5280, 4.2.1.12)."""
+    try:
+        usages = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    except x509.ExtensionNotFound:
+        raise _denied("The certificate does not say that it is for clientAuth.") from None
+    if ExtendedKeyUsageOID.CLIENT_AUTH not in usages:
+        raise _denied("The certificate is not for client authentication (clientAuth).")
+
+
+def _is_authority(certificate: x509.Certificate) -> bool:
+    try:
+        constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints)
+    except x509.ExtensionNotFound:
+        return False
+    return constraints.value.ca

@@ -1,0 +1,195 @@
+"""The listener's TLS context and device CAs, from files, replaced as one.
+
+Guarantees: TLS 1.3 only, a client certificate required, no session resumption; `reload` either takes
+all files together or keeps everything as it was and raises; a connection made after a
+successful reload sees the new, one made before it keeps its context, and `certificates()`
+answers for both (trust.md, "Identity"). Does not decide who is a device: `certificate` does.
+"""
+
+import ssl
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+from cryptography import x509
+
+from facade.clock import Clock
+from facade.device import Device
+from facade.errors import FacadeError, Invalid
+from facade.serving.identity.certificate import DeviceCA, DeviceCertificates, IdentityRule
+from facade.serving.identity.revocation import Crl, check, read_crl
+from facade.wings import Revocations
+
+log = structlog.get_logger(__name__)
+
+WATCH_SECONDS = 5.0
+"""How often `watch` looks at the files by default."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceCAFile:
+    """A `[[device.ca]]` of the configuration.
+
+    Arguments:
+        file: PEM bundle: the CA, and its intermediates if those issue.
+        fleets: patterns of the fleets that it may name.
+        crl: its revocation list, if it has one.
+    """
+
+    file: Path
+    fleets: tuple[str, ...] = ("*",)
+    crl: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """Where the listener's material lies."""
+
+    certificate: Path
+    key: Path
+    cas: tuple[DeviceCAFile, ...]
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """Every file."""
+        crls = (ca.crl for ca in self.cas if ca.crl is not None)
+        return (self.certificate, self.key, *(ca.file for ca in self.cas), *crls)
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    context: ssl.SSLContext
+    certificates: DeviceCertificates
+    crls: tuple[Crl, ...]
+    server_not_after: float
+
+
+class TlsContexts:
+    """The current context, and what belongs to it.
+
+    Raises Invalid from the constructor when the files cannot be used.
+    """
+
+    def __init__(self, files: TlsFiles, rule: IdentityRule) -> None:
+        self._files = files
+        self._rule = rule
+        self._stamp = _stamp(files.paths)
+        self._loaded = self._load()
+
+    def current(self) -> ssl.SSLContext:
+        """The context for a new connection."""
+        return self._loaded.context
+
+    def certificates(self) -> DeviceCertificates:
+        """The device CAs of the current files."""
+        return self._loaded.certificates
+
+    def crls(self) -> tuple[Crl, ...]:
+        """The revocation lists of the current files."""
+        return self._loaded.crls
+
+    def server_not_after(self) -> float:
+        """When the server's certificate ends, Unix seconds."""
+        return self._loaded.server_not_after
+
+    def admit(self, der: bytes, revocations: Revocations, now: float) -> Device:
+        """The device behind a verified peer certificate, if it may still come in at `now`.
+
+        For every request, and again inside long streams. Raises Denied (IDENTITY,
+        DEVICE_REVOKED).
+        """
+        loaded = self._loaded
+        device = loaded.certificates.device(der)
+        check(device, revocations, now, loaded.crls)
+        return device
+
+    def reload(self) -> None:
+        """Take the files as they are now.
+
+        Raises Invalid when any of them cannot be used; then nothing has changed.
+        """
+        self._stamp = _stamp(self._files.paths)
+        self._loaded = self._load()
+
+    async def watch(self, clock: Clock, seconds: float = WATCH_SECONDS) -> None:
+        """Reload whenever a file changed, for ever. Run it as a task; cancel it to end.
+
+        A broken set of files is logged and the old one kept; it is tried again when a file
+        changes once more (a certificate and its key are rarely written in one moment).
+        """
+        while True:
+            await clock.sleep(seconds)
+            if _stamp(self._files.paths) == self._stamp:
+                continue
+            try:
+                self.reload()
+            except FacadeError as error:
+                log.error("tls_reload_failed", error=error.message)
+            else:
+                log.info("tls_reloaded")
+
+    def _load(self) -> _Loaded:
+        files = self._files
+        cas, crls = [], []
+        for entry in files.cas:
+            ca = DeviceCA.from_pem(_read(entry.file), entry.fleets)
+            cas.append(ca)
+            if entry.crl is not None:
+                crls.append(read_crl(_read(entry.crl), ca.certificates))
+        context = server_context(files.certificate, files.key, [entry.file for entry in files.cas])
+        certificate = x509.load_pem_x509_certificate(_read(files.certificate))
+        return _Loaded(
+            context,
+            DeviceCertificates(cas, self._rule),
+            tuple(crls),
+            certificate.not_valid_after_utc.timestamp(),
+        )
+
+
+def server_context(certificate: Path, key: Path, device_cas: Sequence[Path]) -> ssl.SSLContext:
+    """A context for the device port. Raises Invalid when a file cannot be used."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.num_tickets = 0
+    context.verify_mode = ssl.CERT_REQUIRED
+    # Every certificate of the bundles is an anchor, as DeviceCertificates has it: an issuing
+    # CA may be configured without the root above it.
+    context.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
+    # The client's order of ciphers counts: devices without AES hardware ask for ChaCha20.
+    context.options &= ~ssl.Options.OP_CIPHER_SERVER_PREFERENCE
+    # load_verify_locations trusts, and advertises nothing: a Go client whose issuer is not in
+    # an advertised list silently sends no certificate.
+    for path in device_cas:
+        try:
+            context.load_verify_locations(path)
+        except (OSError, ssl.SSLError) as error:
+            raise Invalid(f"The device CA file {path} cannot be used: {error}") from error
+    try:
+        # An encrypted key must not make a service prompt.
+        context.load_cert_chain(certificate, key, password=b"")
+    except (OSError, ValueError, ssl.SSLError) as error:
+        raise Invalid(
+            f"The server certificate {certificate} with key {key} cannot be used: {error}"
+        ) from error
+    return context
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise Invalid(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _stamp(paths: Sequence[Path]) -> tuple[tuple[int, int, int], ...]:
+    """What changes when a file is written or replaced."""
+    stamps = []
+    for path in paths:
+        try:
+            status = path.stat()
+        except OSError:
+            stamps.append((0, 0, 0))
+        else:
+            stamps.append((status.st_mtime_ns, status.st_ino, status.st_size))
+    return tuple(stamps)
