@@ -63,7 +63,6 @@ audit = Table(
     Column("id", Integer, primary_key=True, autoincrement=True),
     Column("at", Float, nullable=False),
     Column("actor", String(255), nullable=False),
-    Column("key_id", String(32), nullable=False),  # the API key used; "" = none (start-up, CLI)
     Column("action", String(64), nullable=False),
     Column("subject", String(512), nullable=False),
     Column("outcome", Text, nullable=False),  # "ok", or "failed: " and a sentence

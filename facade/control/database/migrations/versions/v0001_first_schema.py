@@ -50,7 +50,6 @@ def upgrade() -> None:
         sa.Column("id", sa.Integer(), autoincrement=True, nullable=False),
         sa.Column("at", sa.Float(), nullable=False),
         sa.Column("actor", sa.String(length=255), nullable=False),
-        sa.Column("key_id", sa.String(length=32), nullable=False),
         sa.Column("action", sa.String(length=64), nullable=False),
         sa.Column("subject", sa.String(length=512), nullable=False),
         sa.Column("outcome", sa.Text(), nullable=False),
