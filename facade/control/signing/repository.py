@@ -1,0 +1,193 @@
+"""The metadata folder of one TUF repository: what is current, and how it changes.
+
+Guarantees: whoever reads timestamp.json finds every file that it leads to, whatever a writer is doing
+or whenever one died: new files are written and flushed first, timestamp.json last, each by rename.
+One writer at a time, over threads and processes (`lock`). What `current` gives was verified from the
+newest root down (signatures, lengths, hashes, not expiry). Does not pin a root: clients do.
+"""
+
+import fcntl
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tuf.api.exceptions import RepositoryError
+from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, Targets, Timestamp
+from tuf.api.serialization import DeserializationError
+
+from facade.clock import Clock
+from facade.control.signing import layout
+from facade.control.signing.files import (
+    TEMPORARY_SUFFIX,
+    make_folder,
+    sync_folder,
+    write_file,
+)
+from facade.errors import Conflict, Integrity, Unavailable
+
+
+@dataclass(frozen=True, slots=True)
+class Current:
+    """The top of the tree as published, verified."""
+
+    root: Metadata[Root]
+    timestamp: Metadata[Timestamp]
+    snapshot: Metadata[Snapshot]
+    targets: Metadata[Targets]
+
+    @property
+    def fleets(self) -> tuple[str, ...]:
+        """The delegated fleets."""
+        return layout.delegated_fleets(self.targets.signed)
+
+
+class MetadataRepository:
+    """A repository folder; its files lie in `metadata/`.
+
+    Arguments:
+        folder: the repository folder.
+        clock: stamps the files, so that it can be told how long one has been superseded.
+    """
+
+    def __init__(self, folder: Path, clock: Clock) -> None:
+        self.folder = folder
+        self.metadata = folder / "metadata"
+        self._clock = clock
+
+    @property
+    def exists(self) -> bool:
+        """Whether a first ceremony was finished here."""
+        return (self.metadata / "timestamp.json").is_file()
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Be the only writer; waits for the other one. The kernel lock dies with its process."""
+        make_folder(self.metadata, 0o755)
+        try:
+            descriptor = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise Unavailable(f"{self.folder} cannot be locked: {error.strerror}.") from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def current(self) -> Current:
+        """The published top-level metadata.
+
+        Raises Conflict before the first ceremony, Integrity when the files do not fit together.
+        """
+        if not self.exists:
+            raise Conflict(
+                f"There is no signed repository in {self.folder}. Run: facade trust init"
+            )
+        with _wrapped("root"):
+            root = Metadata[Root].from_bytes(self._newest_root())
+            root.signed.verify_delegate(layout.ROOT, root.signed_bytes, root.signatures)
+        timestamp = self._load(Timestamp, layout.TIMESTAMP, 1, None, root.signed)
+        snapshot_meta = timestamp.signed.snapshot_meta
+        snapshot = self._load(
+            Snapshot, layout.SNAPSHOT, snapshot_meta.version, snapshot_meta, root.signed
+        )
+        targets_meta = snapshot.signed.meta["targets.json"]
+        targets = self._load(
+            Targets, layout.TARGETS, targets_meta.version, targets_meta, root.signed
+        )
+        return Current(root, timestamp, snapshot, targets)
+
+    def fleet(self, current: Current, fleet: str) -> Metadata[Targets]:
+        """The published role of a delegated fleet. Raises Integrity."""
+        meta = current.snapshot.signed.meta.get(f"{fleet}.json")
+        if meta is None:
+            raise Integrity(f"The signed snapshot does not list the fleet {fleet}.")
+        role: Metadata[Targets] = self._load(
+            Targets, fleet, meta.version, meta, current.targets.signed
+        )
+        return role
+
+    def publish(self, files: Mapping[str, bytes], timestamp: bytes) -> None:
+        """Make new metadata current. The caller holds the lock.
+
+        A file that a dead writer left under the same name was never current, and is replaced.
+        Raises Unavailable when the disk refuses; then what was current still is.
+        """
+        for name, data in files.items():
+            write_file(self.metadata / name, data, mtime=self._clock.time())
+        sync_folder(self.metadata)
+        write_file(self.metadata / "timestamp.json", timestamp, mtime=self._clock.time())
+        sync_folder(self.metadata)
+
+    def clean(self) -> list[str]:
+        """Remove what was superseded 24 h ago, and what dead writers left. Needs the lock.
+
+        Roots stay: a client walks through all of them (TUF 1.0, 5.3). Returns the names.
+        """
+        versions = self._current_versions()
+        present = {name: key for name in self._names() if (key := layout.parse_file_name(name))}
+        removed = [name for name in self._names() if name.endswith(TEMPORARY_SUFFIX)]
+        for name, (role, version) in present.items():
+            if role == layout.ROOT or version >= versions.get(role, version):
+                continue
+            newer = [v for r, v in present.values() if r == role and version < v <= versions[role]]
+            superseded_at = self._mtime(layout.file_name(role, min(newer)))
+            if superseded_at + layout.RETENTION_SECONDS <= self._clock.time():
+                removed.append(name)
+        try:
+            for name in removed:
+                (self.metadata / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise Unavailable(f"{self.metadata} cannot be cleaned: {error.strerror}.") from error
+        return removed
+
+    def _current_versions(self) -> dict[str, int]:
+        snapshot = self.current().snapshot.signed
+        listed = {name.removesuffix(".json"): meta.version for name, meta in snapshot.meta.items()}
+        return {**listed, layout.SNAPSHOT: snapshot.version}
+
+    def _names(self) -> list[str]:
+        return sorted(path.name for path in self.metadata.iterdir())
+
+    def _mtime(self, name: str) -> float:
+        return (self.metadata / name).stat().st_mtime
+
+    def _newest_root(self) -> bytes:
+        keys = [key for name in self._names() if (key := layout.parse_file_name(name))]
+        versions = [version for role, version in keys if role == layout.ROOT]
+        if not versions:
+            raise Integrity(f"There is no root metadata in {self.metadata}.")
+        return self._read(layout.file_name(layout.ROOT, max(versions)))
+
+    def _load(
+        self, kind: Any, role: str, version: int, meta: MetaFile | None, delegator: Root | Targets
+    ) -> Any:
+        data = self._read(layout.file_name(role, version))
+        with _wrapped(role):
+            if meta is not None:
+                meta.verify_length_and_hashes(data)
+            metadata = Metadata[kind].from_bytes(data)
+            if not isinstance(metadata.signed, kind):
+                raise RepositoryError(f"it is of type {metadata.signed.type}")
+            delegator.verify_delegate(role, metadata.signed_bytes, metadata.signatures)
+            if meta is not None and metadata.signed.version != meta.version:
+                raise RepositoryError(f"it is version {metadata.signed.version}")
+        return metadata
+
+    def _read(self, name: str) -> bytes:
+        try:
+            return (self.metadata / name).read_bytes()
+        except FileNotFoundError as error:
+            raise Integrity(f"{name} is missing from {self.metadata}.") from error
+        except OSError as error:
+            raise Unavailable(f"{name} cannot be read: {error.strerror}.") from error
+
+
+@contextmanager
+def _wrapped(role: str) -> Iterator[None]:
+    try:
+        yield
+    except (RepositoryError, DeserializationError, ValueError) as error:
+        raise Integrity(f"The published metadata of {role} is not sound: {error}.") from error

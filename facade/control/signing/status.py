@@ -1,0 +1,117 @@
+"""What the repository holds and for how long: for `facade trust status`, `doctor` and metrics.
+
+Guarantees: reads the published metadata only; needs no key and no passphrase, and no offline folder.
+"""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+from tuf.api.metadata import Role, Signed
+
+from facade.clock import Clock
+from facade.control.signing import layout
+from facade.control.signing.keys import OnlineKeys, offline_key_name
+from facade.control.signing.repository import MetadataRepository
+
+OFFLINE_WARNING = timedelta(days=60)
+"""How long before its end an offline role is warned about: it takes a ceremony to renew."""
+
+
+@dataclass(frozen=True, slots=True)
+class RoleStatus:
+    """One role as published.
+
+    Arguments:
+        expires: Unix seconds.
+        key_ids, threshold: who may sign, and how many must.
+        offline: whether its keys belong on an offline machine.
+        keys_at_hand: how many of its keys are on this machine.
+        targets: signed artifacts, for a fleet.
+    """
+
+    name: str
+    version: int
+    expires: float
+    key_ids: tuple[str, ...]
+    threshold: int
+    offline: bool
+    keys_at_hand: int
+    targets: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TrustStatus:
+    """Every role, top-level ones first, then the fleets."""
+
+    roles: tuple[RoleStatus, ...]
+
+    @property
+    def offline_keys_at_hand(self) -> bool:
+        """Whether an offline key lies on this machine: it should be carried away."""
+        return any(role.offline and role.keys_at_hand for role in self.roles)
+
+    def warnings(self, now: float) -> tuple[str, ...]:
+        """What somebody should do soon, in sentences.
+
+        Arguments:
+            now: Unix seconds.
+        """
+        lines = []
+        for role in self.roles:
+            days = int((role.expires - now) // 86_400)
+            if role.expires <= now:
+                lines.append(f"The role {role.name} has expired. {_remedy(role)}")
+            elif role.offline and role.expires - now <= OFFLINE_WARNING.total_seconds():
+                lines.append(f"The role {role.name} expires in {days} days. {_remedy(role)}")
+            if not role.offline and role.keys_at_hand < role.threshold:
+                lines.append(f"The online key of the role {role.name} is missing.")
+        return tuple(lines)
+
+
+def _remedy(role: RoleStatus) -> str:
+    if role.offline:
+        return "Renew it with its offline key: facade trust renew"
+    return "The control plane signs it anew while it runs."
+
+
+def trust_status(
+    repository: Path, online: OnlineKeys, *, offline: Path | None, clock: Clock
+) -> TrustStatus:
+    """Read the status. Raises Conflict before the first ceremony, Integrity, Unavailable."""
+    files = MetadataRepository(repository, clock)
+    current = files.current()
+
+    def status(name: str, signed: Signed, role: Role, targets: int | None = None) -> RoleStatus:
+        is_offline = name in layout.OFFLINE
+        if is_offline:
+            at_hand = sum(
+                offline is not None and (offline / offline_key_name(name, key_id)).is_file()
+                for key_id in role.keyids
+            )
+        else:
+            at_hand = int(online.has(name))
+        return RoleStatus(
+            name=name,
+            version=signed.version,
+            expires=signed.expires.timestamp(),
+            key_ids=tuple(role.keyids),
+            threshold=role.threshold,
+            offline=is_offline,
+            keys_at_hand=at_hand,
+            targets=targets,
+        )
+
+    root, delegator = current.root.signed, current.targets.signed
+    top: dict[str, Signed] = {
+        layout.ROOT: root,
+        layout.TARGETS: delegator,
+        layout.SNAPSHOT: current.snapshot.signed,
+        layout.TIMESTAMP: current.timestamp.signed,
+    }
+    roles = [status(name, signed, root.roles[name]) for name, signed in top.items()]
+    for fleet in current.fleets:
+        signed = files.fleet(current, fleet).signed
+        role = delegator.get_delegated_role(fleet)
+        roles.append(status(fleet, signed, role, len(signed.targets)))
+    return TrustStatus(tuple(roles))
