@@ -128,6 +128,9 @@ class Server:
             shutdown_timeout=DRAIN_SECONDS,
             keepalive_timeout=KEEP_ALIVE_SECONDS,
             handle_signals=False,
+            # A device that leaves, or is cut, takes its handler with it. An operator who closes
+            # a browser does not undo half an import.
+            handler_cancellation=port.layer is not None,
         )
         await runner.setup()
         self._stack.push_async_callback(runner.cleanup)

@@ -2,8 +2,8 @@
 
 Guarantees: within one round (`INTERVAL_SECONDS`) of a new deny list, connection snapshot or signed
 view, and of a certificate's end, every running stream has been judged again, also one that
-waits for the registry or for a device that does not read. A stream whose device takes nothing for
-`STALL_SECONDS` is cut too. Does not judge new requests: those are judged when they come.
+waits for the registry or for a device that does not read. Does not judge new requests (they are
+judged when they come) nor how fast a device reads (`identity.limits` does).
 """
 
 import asyncio
@@ -14,16 +14,13 @@ import structlog
 
 from facade.clock import Clock
 from facade.device import Device
-from facade.errors import Denied, FacadeError, Integrity, Unavailable
+from facade.errors import Denied, FacadeError, Integrity
 from facade.oci.request import PullRequest
-from facade.reasons import Reason
 
 log = structlog.get_logger(__name__)
 
 INTERVAL_SECONDS = 1.0
 """Revoking cuts open transfers within 5 s (trust.md): a round a second leaves room."""
-STALL_SECONDS = 60.0
-"""A device that takes no byte for so long holds a stream for nothing (slow-loris)."""
 
 Judge = Callable[[Device, PullRequest], Awaitable[None]]
 """Raises Denied when this device's fleet may not have this (any more); may take its time."""
@@ -39,8 +36,6 @@ class Watched:
         check: judges the device's identity at once; raises Denied.
         stop: ends the stream at once, from outside.
         generation: at the last judgement.
-        writing_since: monotonic seconds since when the device has taken nothing; None = it is
-            not the device that is waited for.
         ended_by: why it was cut, for whoever was sending.
     """
 
@@ -49,7 +44,6 @@ class Watched:
     check: Callable[[], object]
     stop: Callable[[], None]
     generation: object = None
-    writing_since: float | None = None
     ended_by: FacadeError | None = None
     judging: bool = False
 
@@ -108,11 +102,10 @@ class StreamGuard:
 
     def round(self) -> None:
         """One round over all streams. Judgements that take time end by themselves."""
-        monotonic, generation = self._clock.monotonic(), self._generation()
+        generation = self._generation()
         for watched in tuple(self._watched):
             try:
                 watched.check()
-                _check_progress(watched, monotonic)
             except FacadeError as error:
                 watched.cut(error)
             except Exception:  # one broken stream must not end the watch over the others
@@ -139,12 +132,3 @@ class StreamGuard:
             watched.generation = generation
         finally:
             watched.judging = False
-
-
-def _check_progress(watched: Watched, now: float) -> None:
-    since = watched.writing_since
-    if since is not None and now - since > STALL_SECONDS:
-        raise Unavailable(
-            f"The device has taken no data for {STALL_SECONDS:.0f} seconds.",
-            reason=Reason.DEADLINE,
-        )

@@ -1,13 +1,16 @@
 """Manifests by digest: from memory, the control wing's copy, or last the cache and its registry.
 
-Guarantees: the bytes given match digest and size, whoever had them; one search at a time per
-manifest, as a task of its own, so a waiter that leaves disturbs nobody; memory is bounded. What was
-found for one repository is never given to another. Does not decide who may have them.
+Guarantees: the bytes given match the digest, whoever had them; one search at a time per manifest,
+as a task of its own, so a waiter that leaves disturbs nobody; memory is bounded. What was found
+for one repository is never given to another. Does not decide who may have them, nor whether the
+size that a descriptor states is the right one (`trust.closure.servable` does).
 """
 
 import asyncio
 from collections import OrderedDict
 from dataclasses import dataclass
+
+import structlog
 
 from facade.errors import Integrity
 from facade.oci.digest import Digest
@@ -19,6 +22,8 @@ from facade.serving.pulls.sources import Sources, not_connected
 from facade.target import MAX_MANIFEST_BYTES
 from facade.upstream.connection import Connection
 from facade.wings import ControlPort
+
+log = structlog.get_logger(__name__)
 
 MEMORY_BYTES = 32 * 1024 * 1024
 """Manifests kept in memory; a large fleet uses some hundreds of a few KiB each."""
@@ -58,10 +63,27 @@ class Manifests:
         self._bytes = 0
         self._searches: dict[ManifestKey, asyncio.Task[bytes]] = {}
 
+    async def kept(
+        self, host: RegistryHost, repository: Repository, digest: Digest
+    ) -> bytes | None:
+        """The manifest, if it is at hand without upstream traffic; verified."""
+        key = ManifestKey(host, repository, digest)
+        data = self._memory.get(key)
+        if data is not None:
+            self._memory.move_to_end(key)
+            return data
+        data = await self._copy(key)
+        if data is not None:
+            self._remember(key, data)
+        return data
+
     async def manifest(
-        self, host: RegistryHost, repository: Repository, digest: Digest, size: int
+        self, host: RegistryHost, repository: Repository, digest: Digest, size: int, /
     ) -> bytes:
         """The manifest's bytes, verified.
+
+        Arguments:
+            size: what a descriptor states; asked for in vain when it is wrong.
 
         Raises Integrity when a registry's copy does not match, Upstream or Unavailable when it
         cannot be had, Denied (HOST_NOT_CONNECTED) when only an unconnected registry could have it.
@@ -70,7 +92,7 @@ class Manifests:
         data = self._memory.get(key)
         if data is not None:
             self._memory.move_to_end(key)
-            return _sized(data, digest, size)
+            return data
         if size > MAX_MANIFEST_BYTES:
             raise Integrity(f"{size} bytes is no manifest's size.")
         search = self._searches.get(key)
@@ -78,7 +100,7 @@ class Manifests:
             search = asyncio.create_task(self._search(key, size))
             self._searches[key] = search
             search.add_done_callback(lambda done: self._searched(key, done))
-        return _sized(await asyncio.shield(search), digest, size)
+        return await asyncio.shield(search)
 
     async def close(self) -> None:
         """Stop what is being searched for."""
@@ -89,27 +111,35 @@ class Manifests:
 
     def _searched(self, key: ManifestKey, search: asyncio.Task[bytes]) -> None:
         del self._searches[key]
-        if search.cancelled() or search.exception() is not None:
-            return  # asking for the exception marks it as seen, when every waiter has left
-        data = search.result()
+        # Asking for the exception marks it as seen, when every waiter has left.
+        if not search.cancelled() and search.exception() is None:
+            self._remember(key, search.result())
+
+    def _remember(self, key: ManifestKey, data: bytes) -> None:
+        self._bytes += len(data) - len(self._memory.pop(key, b""))
         self._memory[key] = data
-        self._bytes += len(data)
         while self._bytes > self._max_bytes:
             _, dropped = self._memory.popitem(last=False)
             self._bytes -= len(dropped)
 
+    async def _copy(self, key: ManifestKey) -> bytes | None:
+        """The control wing's copy, if it has the right one."""
+        data = await self._control.closure_manifest(key.host, key.repository, key.digest)
+        if data is None or key.digest.matches(data):
+            return data
+        # Loud, and never served; the registry is asked as if there were no copy.
+        host, repository, digest = str(key.host), str(key.repository), str(key.digest)
+        detail = "The copy kept at import does not match its digest."
+        log.error(
+            "integrity_failed", host=host, repository=repository, digest=digest, detail=detail
+        )
+        self._reports.integrity_failed(host, repository, digest, detail)
+        return None
+
     async def _search(self, key: ManifestKey, size: int) -> bytes:
-        kept = await self._control.closure_manifest(key.host, key.repository, key.digest)
-        if kept is not None:
-            if len(kept) == size and key.digest.matches(kept):
-                return kept
-            # Loud, and never served; the registry is asked as if there were no copy.
-            self._reports.integrity_failed(
-                str(key.host),
-                str(key.repository),
-                str(key.digest),
-                "the copy kept at import does not match",
-            )
+        data = await self._copy(key)
+        if data is not None:
+            return data
         connection = self._control.snapshot().connections.get(key.host)
         if connection is None:
             raise not_connected(key.host)
@@ -128,10 +158,3 @@ class Manifests:
         if not key.digest.matches(data):
             raise Integrity(f"The manifest {key.digest} does not match its digest.")
         return data
-
-
-def _sized(data: bytes, digest: Digest, size: int) -> bytes:
-    """`data`, whose digest matches. Raises Integrity when a descriptor lies about its size."""
-    if len(data) != size:
-        raise Integrity(f"The manifest {digest} has {len(data)} bytes, not {size}.")
-    return data

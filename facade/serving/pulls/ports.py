@@ -11,8 +11,8 @@ from facade.oci.digest import Digest
 from facade.oci.manifest import Descriptor
 from facade.oci.reference import Repository
 from facade.oci.request import PullRequest
-from facade.reasons import Reason
 from facade.serving.blobs.port import BlobBody, BlobSource, BlobStream
+from facade.serving.trust.closure import Allowed
 from facade.target import SignedTarget
 from facade.upstream.connection import Connection
 
@@ -72,28 +72,10 @@ class Blobs(Protocol):
 
 
 class PullObserver(Protocol):
-    """Counts what happens in a pull."""
-
-    def refused(self, reason: Reason) -> None:
-        """A request was refused or failed."""
-        ...
+    """Counts what goes wrong in a pull."""
 
     def integrity_failed(self, host: str, repository: str, digest: str, detail: str) -> None:
         """Bytes did not match."""
-        ...
-
-
-class Allowed(Protocol):
-    """A positive decision: what the signed metadata and verified manifests say of the content."""
-
-    @property
-    def size(self) -> int:
-        """Bytes."""
-        ...
-
-    @property
-    def media_type(self) -> str:
-        """The verified descriptor's."""
         ...
 
 
@@ -110,4 +92,8 @@ class Authorisation(Protocol):
 
     async def target(self, fleet: str, path: str, /) -> SignedTarget | None:
         """The fleet's signed target at this TUF path; raises Unavailable."""
+        ...
+
+    def learn(self, fleet: str, request: PullRequest, data: bytes, /) -> None:
+        """Take note of a verified manifest that is being served: its children come next."""
         ...

@@ -1,28 +1,24 @@
-"""What a pull tells others: counted, logged, and reported to the control wing.
+"""What a pull tells others: counted, and reported to the control wing.
 
 Guarantees: never awaits, never raises for a full queue (the control port drops and counts); an
-integrity failure always leaves all three traces, with host, repository and digest.
+integrity failure is counted and reported once, with host, repository and digest.
 """
 
-import structlog
+from typing import Protocol
 
 from facade.clock import Clock
 from facade.device import Device
 from facade.errors import FacadeError, Upstream
 from facade.oci.request import PullRequest
 from facade.reasons import Reason
+from facade.serving.blobs.observer import CacheObserver, EvictionObserver, TransferObserver
 from facade.serving.pulls.ports import PullObserver
 from facade.upstream.connection import Connection
 from facade.wings import ConnectionUsed, ControlPort, IntegrityFailed, Pulled
 
-log = structlog.get_logger(__name__)
-
 
 class NullPullObserver:
     """Counts nothing."""
-
-    def refused(self, reason: Reason) -> None:
-        """Ignore it."""
 
     def integrity_failed(self, host: str, repository: str, digest: str, detail: str) -> None:
         """Ignore it."""
@@ -38,29 +34,35 @@ class Reports:
         self._clock = clock
         self._observer = observer or NullPullObserver()
 
-    def served(
-        self, device: Device, request: PullRequest, *, bytes_sent: int, cache: str = ""
-    ) -> None:
-        """A pull was answered; `cache` is "hit", "join", "miss" or "" (no body, a manifest)."""
-        self._control.report(
-            _pulled(self._clock, device, request, "served", None, bytes_sent, cache)
-        )
-
-    def failed(
+    def pulled(
         self,
         device: Device,
         request: PullRequest,
-        error: FacadeError,
         *,
-        bytes_sent: int = 0,
-        cache: str = "",
+        outcome: str,
+        reason: Reason | None,
+        bytes_sent: int,
+        cache: str,
     ) -> None:
-        """A pull was refused (nothing sent) or cut."""
-        reason = error.reason or Reason.INTERNAL
-        self._observer.refused(reason)
-        outcome = "cut" if bytes_sent else "refused"
+        """A pull has ended.
+
+        Arguments:
+            outcome: "served", "refused", "cut" (we ended it) or "left" (the device did).
+            cache: "hit", "join", "miss", or "" when no blob was opened.
+        """
         self._control.report(
-            _pulled(self._clock, device, request, outcome, reason, bytes_sent, cache)
+            Pulled(
+                at=self._clock.time(),
+                device=str(device),
+                host=str(request.host),
+                repository=str(request.repository),
+                digest=str(request.digest),
+                role=str(request.role),
+                outcome=outcome,
+                reason=reason,
+                bytes_sent=bytes_sent,
+                cache=cache,
+            )
         )
 
     def connection_used(self, connection: Connection, error: FacadeError | None) -> None:
@@ -73,32 +75,24 @@ class Reports:
         )
 
     def integrity_failed(self, host: str, repository: str, digest: str, detail: str) -> None:
-        """Bytes did not match."""
+        """Bytes did not match. Whoever found out has logged it."""
         self._observer.integrity_failed(host, repository, digest, detail)
-        log.error(
-            "integrity_failed", host=host, repository=repository, digest=digest, detail=detail
-        )
         self._control.report(IntegrityFailed(self._clock.time(), host, repository, digest, detail))
 
 
-def _pulled(
-    clock: Clock,
-    device: Device,
-    request: PullRequest,
-    outcome: str,
-    reason: Reason | None,
-    bytes_sent: int,
-    cache: str,
-) -> Pulled:
-    return Pulled(
-        at=clock.time(),
-        device=str(device),
-        host=str(request.host),
-        repository=str(request.repository),
-        digest=str(request.digest),
-        role=str(request.role),
-        outcome=outcome,
-        reason=reason,
-        bytes_sent=bytes_sent,
-        cache=cache,
-    )
+class BlobCounts(CacheObserver, TransferObserver, EvictionObserver, Protocol):
+    """Counts what happens to blobs; `observability.metrics.Metrics`."""
+
+
+class BlobEvents:
+    """The observer of `serving.blobs`: counts everything, and reports what does not match."""
+
+    def __init__(self, counts: BlobCounts, reports: Reports) -> None:
+        self.hit = counts.hit
+        self.joined = counts.joined
+        self.missed = counts.missed
+        self.transfer_started = counts.transfer_started
+        self.transfer_finished = counts.transfer_finished
+        self.fetched = counts.fetched
+        self.evicted = counts.evicted
+        self.integrity_failed = reports.integrity_failed

@@ -7,27 +7,33 @@ and does not judge the device's certificate: whoever calls has done that.
 """
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 from facade.device import Device
-from facade.errors import Invalid, NotFound
+from facade.errors import Denied, Invalid, NotFound
 from facade.oci.digest import Digest
+from facade.oci.host import RegistryHost
 from facade.oci.manifest import OCI_INDEX, Descriptor
+from facade.oci.reference import Repository
 from facade.oci.request import PullRequest, Role
 from facade.reasons import Reason
 from facade.serving.blobs.port import BlobStream
 from facade.serving.pulls.admission import Slots
 from facade.serving.pulls.manifests import Manifests
-from facade.serving.pulls.ports import Allowed, Authorisation, Blobs
+from facade.serving.pulls.ports import Authorisation, Blobs
 from facade.serving.pulls.sources import Sources, not_connected
+from facade.serving.trust.closure import Allowed, servable
 from facade.target import parse_artifact_path
 from facade.upstream.connection import Connection
 from facade.wings import ControlPort
 
 BLOB_MEDIA_TYPE = "application/octet-stream"
 """Blobs are opaque to us; registries send the same, and no client reads more into it."""
+
+_MAX_SERVABLE = 4096
+"""Manifests remembered as fit to be served under their type; reading one costs CPU."""
 
 DeviceKey = tuple[str, str]
 """Fleet and name: two certificates of one device share its slots."""
@@ -39,42 +45,30 @@ def device_key(device: Device) -> DeviceKey:
 
 
 @dataclass(frozen=True, slots=True)
-class ManifestAnswer:
-    """A manifest that may be served; `read()` gets it. Descriptor fields are known without."""
+class Answer:
+    """Content that may be served. Nothing has been fetched for it yet.
+
+    Arguments:
+        size: bytes.
+    """
 
     request: PullRequest
-    digest: Digest
     size: int
     media_type: str
-    _manifests: Manifests
-
-    async def read(self) -> bytes:
-        """The bytes, verified whole. Raises Integrity, Upstream, Unavailable."""
-        request = self.request
-        return await self._manifests.manifest(
-            request.host, request.repository, request.digest, self.size
-        )
 
 
 @dataclass(frozen=True, slots=True)
-class BlobAnswer:
-    """A blob that may be served; `open()` gets it."""
+class ManifestAnswer(Answer):
+    """A manifest; `read()` gets its bytes, verified whole. Raises Integrity, Upstream, …"""
 
-    request: PullRequest
-    digest: Digest
-    size: int
-    media_type: str
-    _connection: Connection
-    _blobs: Blobs
-    _sources: Sources
+    read: Callable[[], Awaitable[bytes]]
 
-    async def open(self) -> BlobStream:
-        """Its content, verified while it streams. Raises Integrity, Upstream, Unavailable."""
-        request, connection = self.request, self._connection
-        source = self._sources.blob(connection, request.repository, request.digest)
-        return await self._blobs.get(
-            connection, request.repository, request.digest, self.size, source
-        )
+
+@dataclass(frozen=True, slots=True)
+class BlobAnswer(Answer):
+    """A blob; `open()` gets its content, verified while it streams. Raises Integrity, …"""
+
+    open: Callable[[], Awaitable[BlobStream]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,28 +103,38 @@ class PullService:
         self._manifests = manifests
         self._blobs = blobs
         self._sources = sources
+        self._servable: set[tuple[RegistryHost, Repository, Digest, str, int]] = set()
         self.requests = requests
         self.streams = streams
 
     async def manifest(self, device: Device, request: PullRequest) -> ManifestAnswer:
         """A manifest. Raises Denied, or Unavailable when that cannot be decided."""
         allowed, _connection = await self._locate(device, request)
+        if len(allowed.sizes) > 1:  # descriptors disagree; the bytes know
+            data = await self._manifest(device, request, allowed)
+            allowed = replace(allowed, size=len(data))
         return ManifestAnswer(
-            request, request.digest, allowed.size, allowed.media_type, self._manifests
+            request,
+            allowed.size,
+            allowed.media_type,
+            read=lambda: self._manifest(device, request, allowed),
         )
 
     async def blob(self, device: Device, request: PullRequest) -> BlobAnswer:
         """A blob. Raises Denied, or Unavailable when that cannot be decided."""
         allowed, connection = await self._locate(device, request)
-        return BlobAnswer(
-            request,
-            request.digest,
-            allowed.size,
-            BLOB_MEDIA_TYPE,
-            connection,
-            self._blobs,
-            self._sources,
-        )
+        source = self._sources.blob(connection, request.repository, request.digest)
+        size = allowed.size
+        if len(allowed.sizes) > 1:  # descriptors disagree; the registry knows
+            confirmed = await source.confirm()
+            size = confirmed if confirmed in allowed.sizes else size
+
+        async def open_stream() -> BlobStream:
+            return await self._blobs.get(
+                connection, request.repository, request.digest, size, source
+            )
+
+        return BlobAnswer(request, size, BLOB_MEDIA_TYPE, open=open_stream)
 
     async def referrers(
         self, device: Device, request: PullRequest, *, artifact_type: str | None = None
@@ -160,7 +164,10 @@ class PullService:
             raise _no_such_target() from error
         if fleet != device.fleet:
             raise _no_such_target()
-        target = await self._authorisation.target(fleet, path)
+        try:
+            target = await self._authorisation.target(fleet, path)
+        except Denied as error:  # a fleet that nobody delegated to
+            raise _no_such_target() from error
         if target is None or target.digest != digest:
             raise _no_such_target()
         request = PullRequest(Role.MANIFEST, target.registry, target.repository, target.digest)
@@ -177,6 +184,21 @@ class PullService:
     async def _locate(self, device: Device, request: PullRequest) -> tuple[Allowed, Connection]:
         allowed = await self._authorisation.decide(device.fleet, request)
         return allowed, self._connection(request)
+
+    async def _manifest(self, device: Device, request: PullRequest, allowed: Allowed) -> bytes:
+        data = await self._manifests.manifest(
+            request.host, request.repository, request.digest, allowed.size
+        )
+        key = (request.host, request.repository, request.digest, allowed.media_type, len(data))
+        if key not in self._servable:
+            if len(data) in allowed.sizes:
+                allowed = replace(allowed, size=len(data))
+            servable(data, allowed)
+            if len(self._servable) >= _MAX_SERVABLE:
+                self._servable.clear()
+            self._servable.add(key)
+            self._authorisation.learn(device.fleet, request, data)
+        return data
 
     def _connection(self, request: PullRequest) -> Connection:
         connection = self._control.snapshot().connections.get(request.host)

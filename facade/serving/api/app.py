@@ -1,0 +1,112 @@
+"""The device port's application: one catch-all route, one place where errors become answers.
+
+Guarantees: every request gets an answer of interface.md's table, whatever it says; an error that
+nobody foresaw is logged with its traceback and answered with the request id, nothing else. No
+middleware: a blob's way from socket to store is the shortest there is.
+Runs under `identity.tls_transport`, with `handler_cancellation` on, so that a device which leaves
+(or is cut) takes its handler with it.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+import structlog
+from aiohttp import web
+
+from facade.clock import Clock
+from facade.errors import FacadeError, Unavailable
+from facade.observability.logs import new_request_id, request_context
+from facade.observability.metrics import Metrics
+from facade.oci.host import RegistryHost
+from facade.reasons import Reason
+from facade.serving.api.answers import refusal
+from facade.serving.api.exchange import LEFT_STATUS, Bookkeeper, Exchange
+from facade.serving.api.peer import Authorities, Peers
+from facade.serving.api.routes import MetadataFiles, Routes
+from facade.serving.api.streaming import BlobSender
+from facade.serving.pulls.guard import StreamGuard
+from facade.serving.pulls.reports import Reports
+from facade.serving.pulls.service import PullService
+from facade.wings import ControlPort
+
+log = structlog.get_logger(__name__)
+
+
+def device_app(
+    *,
+    pulls: PullService,
+    authorities: Authorities,
+    metadata: MetadataFiles,
+    control: ControlPort,
+    guard: StreamGuard,
+    reports: Reports,
+    metrics: Metrics,
+    clock: Clock,
+    default_registry: RegistryHost,
+) -> web.Application:
+    """The application. Its clean-up context runs `guard`."""
+    peers = Peers(authorities=authorities, control=control, clock=clock)
+    sender = BlobSender(pulls=pulls, peers=peers, guard=guard, clock=clock)
+    routes = Routes(
+        pulls=pulls,
+        peers=peers,
+        sender=sender,
+        metadata=metadata,
+        default_registry=default_registry,
+    )
+    port = DevicePort(routes, Bookkeeper(metrics, reports, clock), clock)
+
+    async def watch(app: web.Application) -> AsyncIterator[None]:
+        watching = asyncio.create_task(guard.run())
+        yield
+        watching.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await watching
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", port.handle)
+    app.cleanup_ctx.append(watch)
+    return app
+
+
+class DevicePort:
+    """Turns a request into an answer, come what may."""
+
+    def __init__(self, routes: Routes, books: Bookkeeper, clock: Clock) -> None:
+        self._routes = routes
+        self._books = books
+        self._clock = clock
+
+    async def handle(self, http: web.Request) -> web.StreamResponse:
+        """The one handler."""
+        exchange = Exchange(http, new_request_id(), self._clock.monotonic())
+        with request_context(exchange.id):
+            try:
+                response = await self._answer(exchange)
+                exchange.status = response.status
+                return response
+            finally:
+                self._books.finished(exchange)
+
+    async def _answer(self, exchange: Exchange) -> web.StreamResponse:
+        try:
+            handler = self._routes.find(exchange)
+            return await handler(exchange)
+        except FacadeError as error:
+            exchange.error = error
+        except ConnectionError:
+            # The device has left. Whatever is given back here, the server finds that out too.
+            return exchange.response or web.Response(status=LEFT_STATUS)
+        except Exception:
+            log.exception("request_failed", path=exchange.http.path, method=exchange.http.method)
+            exchange.error = Unavailable(
+                "Something went wrong inside the facade. Its operator finds it in the log by "
+                "this request id.",
+                reason=Reason.INTERNAL,
+            )
+        if exchange.response is not None:  # the head is out: no second answer can follow it
+            if exchange.http.transport is not None:
+                exchange.http.transport.abort()
+            return exchange.response
+        return refusal(exchange, exchange.error)

@@ -1,0 +1,124 @@
+"""One request and its answer, and the one line that is written about it.
+
+Guarantees: whatever happens to a request, exactly one access log line, one set of metrics and at
+most one report to the control wing come of it, built once, after the last byte.
+"""
+
+from dataclasses import dataclass, field
+
+import structlog
+from aiohttp import web
+
+from facade.clock import Clock
+from facade.device import Device
+from facade.errors import FacadeError
+from facade.observability.metrics import Metrics
+from facade.oci.request import PullRequest
+from facade.reasons import Reason
+from facade.serving.pulls.reports import Reports
+
+log = structlog.get_logger(__name__)
+
+OTHER_ROUTE = "other"
+LEFT_STATUS = 499
+"""Counted and logged when the device left before any answer (nginx's convention)."""
+
+
+@dataclass(slots=True)
+class Exchange:
+    """A request in hand.
+
+    Arguments:
+        id: the request id, in the body of every refusal and in every log line.
+        started: monotonic seconds.
+        route: "version", "manifests", "blobs", "referrers", "tuf", "targets", "whoami", "other".
+        cache: "hit", "join", "miss", or "" when no blob was opened.
+        response: the answer whose head is out, while its body follows.
+        complete: the whole promised body went out.
+    """
+
+    http: web.Request
+    id: str
+    started: float
+    route: str = OTHER_ROUTE
+    device: Device | None = None
+    pull: PullRequest | None = None
+    status: int = LEFT_STATUS
+    cache: str = ""
+    bytes_sent: int = 0
+    response: web.StreamResponse | None = None
+    complete: bool = False
+    first_byte: float | None = None
+    error: FacadeError | None = None
+
+    @property
+    def head_only(self) -> bool:
+        """Whether it is a HEAD request."""
+        return self.http.method == "HEAD"
+
+
+@dataclass(frozen=True, slots=True)
+class Bookkeeper:
+    """Writes down what became of an exchange."""
+
+    metrics: Metrics
+    reports: Reports
+    clock: Clock
+    quiet_routes: frozenset[str] = field(default=frozenset({"version"}))
+
+    def finished(self, exchange: Exchange) -> None:
+        """Count, log and report. Never raises for what a peer did."""
+        seconds = self.clock.monotonic() - exchange.started
+        metrics = self.metrics
+        metrics.request_done(exchange.route, exchange.status, seconds)
+        if exchange.first_byte is not None:
+            metrics.first_byte(exchange.route, exchange.first_byte - exchange.started)
+        host = str(exchange.pull.host) if exchange.pull is not None else ""
+        if exchange.bytes_sent and host:
+            metrics.sent(host, exchange.bytes_sent)
+        self._report(exchange)
+        self._log(exchange, host, seconds)
+
+    def _report(self, exchange: Exchange) -> None:
+        error = exchange.error
+        if error is not None:
+            self.metrics.refused(error.reason or Reason.INTERNAL)
+        if exchange.device is None or exchange.pull is None:
+            return
+        self.reports.pulled(
+            exchange.device,
+            exchange.pull,
+            outcome=_outcome(exchange),
+            reason=None if error is None else error.reason or Reason.INTERNAL,
+            bytes_sent=exchange.bytes_sent,
+            cache=exchange.cache,
+        )
+
+    def _log(self, exchange: Exchange, host: str, seconds: float) -> None:
+        write = log.debug if exchange.route in self.quiet_routes else log.info
+        pull, error = exchange.pull, exchange.error
+        write(
+            "request",
+            method=exchange.http.method,
+            route=exchange.route,
+            status=exchange.status,
+            outcome=_outcome(exchange),
+            device=str(exchange.device) if exchange.device is not None else None,
+            host=host or None,
+            repository=str(pull.repository) if pull is not None else None,
+            digest=str(pull.digest) if pull is not None else None,
+            bytes=exchange.bytes_sent,
+            seconds=round(seconds, 4),
+            cache=exchange.cache or None,
+            reason=error.reason if error is not None else None,
+            error=error.message if error is not None else None,
+        )
+
+
+def _outcome(exchange: Exchange) -> str:
+    """In a word, as `Reports.pulled` wants it."""
+    if exchange.response is not None and not exchange.complete:
+        return "left" if exchange.error is None else "cut"
+    if exchange.error is not None:
+        return "refused"
+    return "left" if exchange.status == LEFT_STATUS else "served"
