@@ -26,7 +26,7 @@ from tuf.api.metadata import (
 )
 
 from facade.device import parse_fleet
-from facade.errors import FacadeError, Invalid, Unavailable
+from facade.errors import Invalid, Unavailable
 from facade.reasons import Reason
 from facade.serving.trust.view import RETRY_SECONDS, FleetView, expired
 from facade.target import SignedTarget, parse_artifact_path
@@ -172,7 +172,7 @@ def refusing(what: str) -> Iterator[None]:
     """
     try:
         yield
-    except FacadeError:
+    except Unavailable:
         raise
     except ExpiredMetadataError as error:
         raise Unavailable(
@@ -235,7 +235,11 @@ def _targets(fleet: str, role: Targets) -> tuple[list[SignedTarget], tuple[str, 
         problems.append(f"The role of fleet {fleet} delegates further; that is ignored.")
     for path, file in role.targets.items():
         # A path outside the grammar is no accident of one target: the whole role is refused.
-        if parse_artifact_path(path)[0] != fleet:
+        try:
+            inside = parse_artifact_path(path)[0] == fleet
+        except Invalid:
+            inside = False
+        if not inside:
             raise RepositoryError(f"it signs {path!r}, outside its own paths")
         try:
             targets.append(
