@@ -1,0 +1,145 @@
+"""What devices pulled and what did not match: kept for operators to look up.
+
+Guarantees: bounded: beyond `keep` rows the oldest go. Rows are written in batches by `control.port`,
+never on the path of a pull; what was dropped on the way is counted there.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, Row, Table, delete, func, insert, select
+
+from facade.control.database.engine import Database
+from facade.control.database.tables import integrity_failures, pulls
+from facade.oci.digest import Digest
+from facade.reasons import Reason
+from facade.wings import IntegrityFailed, Pulled
+
+KEEP_PULLS = 1_000_000
+KEEP_FAILURES = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class PullCount:
+    """How often a digest was pulled, and when last (Unix seconds)."""
+
+    count: int
+    last: float | None
+
+
+class PullRecords:
+    """Writes and reads the records.
+
+    Arguments:
+        keep: rows of pulls that are kept.
+    """
+
+    def __init__(self, database: Database, *, keep: int = KEEP_PULLS) -> None:
+        self._database = database
+        self._keep = keep
+
+    async def add(self, events: Sequence[Pulled], failures: Sequence[IntegrityFailed]) -> None:
+        """Write a batch. Raises Unavailable."""
+        async with self._database.write() as connection:
+            if events:
+                await connection.execute(insert(pulls), [_row(event) for event in events])
+                await connection.execute(_trim(pulls, self._keep))
+            if failures:
+                rows = [
+                    {
+                        "at": failure.at,
+                        "host": failure.host,
+                        "repository": failure.repository,
+                        "digest": failure.digest,
+                        "detail": failure.detail,
+                    }
+                    for failure in failures
+                ]
+                await connection.execute(insert(integrity_failures), rows)
+                await connection.execute(_trim(integrity_failures, KEEP_FAILURES))
+
+    async def list(
+        self,
+        *,
+        fleet: str | None = None,
+        device: str | None = None,
+        limit: int = 50,
+        offset: int = 0,
+    ) -> tuple[Sequence[Pulled], int]:
+        """A page, newest first, and how many there are in all. Raises Unavailable.
+
+        Arguments:
+            device: its name, or FLEET/NAME.
+        """
+        conditions: list[ColumnElement[bool]] = []
+        if fleet is not None:
+            conditions.append(pulls.c.device.startswith(f"{fleet}/", autoescape=True))
+        if device is not None:
+            if "/" in device:
+                conditions.append(pulls.c.device == device)
+            else:
+                conditions.append(pulls.c.device.endswith(f"/{device}", autoescape=True))
+        query = select(pulls).where(*conditions).order_by(pulls.c.id.desc())
+        async with self._database.read() as connection:
+            rows = (await connection.execute(query.limit(limit).offset(offset))).all()
+            total = select(func.count()).select_from(pulls).where(*conditions)
+            count = (await connection.execute(total)).scalar_one()
+        return tuple(map(_pulled, rows)), count
+
+    async def count(self, fleet: str, digest: Digest) -> PullCount:
+        """How often devices of `fleet` were given the manifest `digest`. Raises Unavailable."""
+        query = select(func.count(), func.max(pulls.c.at)).where(
+            pulls.c.digest == str(digest),
+            pulls.c.device.startswith(f"{fleet}/", autoescape=True),
+            pulls.c.role == "manifest",
+            pulls.c.reason.is_(None),
+        )
+        async with self._database.read() as connection:
+            count, last = (await connection.execute(query)).one()
+        return PullCount(count, last)
+
+    async def failures(self, *, limit: int = 50) -> Sequence[IntegrityFailed]:
+        """What did not match, newest first. Raises Unavailable."""
+        query = select(integrity_failures).order_by(integrity_failures.c.id.desc()).limit(limit)
+        async with self._database.read() as connection:
+            rows = (await connection.execute(query)).all()
+        return tuple(
+            IntegrityFailed(row.at, row.host, row.repository, row.digest, row.detail)
+            for row in rows
+        )
+
+
+def _trim(table: Table, keep: int) -> Any:
+    newest = select(func.max(table.c.id)).scalar_subquery()
+    return delete(table).where(table.c.id <= newest - keep)
+
+
+def _row(event: Pulled) -> dict[str, Any]:
+    return {
+        "at": event.at,
+        "device": event.device,
+        "host": event.host,
+        "repository": event.repository,
+        "digest": event.digest,
+        "role": event.role,
+        "outcome": event.outcome,
+        "reason": None if event.reason is None else str(event.reason),
+        "bytes_sent": event.bytes_sent,
+        "cache": event.cache,
+    }
+
+
+def _pulled(row: Row[Any]) -> Pulled:
+    return Pulled(
+        at=row.at,
+        device=row.device,
+        host=row.host,
+        repository=row.repository,
+        digest=row.digest,
+        role=row.role,
+        outcome=row.outcome,
+        reason=None if row.reason is None else Reason(row.reason),
+        bytes_sent=row.bytes_sent,
+        cache=row.cache,
+    )
