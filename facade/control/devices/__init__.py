@@ -1,0 +1,1 @@
+"""Devices as the operator sees them: development certificates, and the deny list."""
