@@ -1,0 +1,258 @@
+"""Content by (connection, repository, digest): from the store if that repository proved to have
+it, from a transfer that is under way, or from a new one.
+
+Guarantees: a stored object is served for a repository only after its bytes came, whole and
+verified, from that repository, or, when they came from the same registry, after that registry
+confirmed by HEAD, with the size, that the repository has it (trust.md, "Possession"). A stored
+block that does not match cuts the answer and quarantines the object; the next request fetches
+it. Does not decide who may ask.
+"""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Executor
+
+import structlog
+
+from facade.clock import Clock
+from facade.errors import Integrity, Unavailable
+from facade.oci.digest import Digest
+from facade.oci.reference import Repository
+from facade.serving.blobs.flight import Flights
+from facade.serving.blobs.limits import TransferLimits
+from facade.serving.blobs.observer import BlobObserver, NullObserver
+from facade.serving.blobs.port import (
+    BlobKey,
+    BlobReader,
+    BlobSource,
+    BlobStore,
+    BlobStream,
+    Ingest,
+    Possession,
+)
+from facade.serving.blobs.streams import StoredStream
+from facade.serving.blobs.threads import run_to_end
+from facade.upstream.connection import Connection
+
+log = structlog.get_logger(__name__)
+
+
+class BlobCache:
+    """The use of store, transfers and possession in one.
+
+    Arguments:
+        store, possession: where content is, and whose it was seen to be.
+        clock, executor, limits: for transfers; the executor's threads hash and write.
+        observer: told how requests were met, of transfers, and of bytes that did not match.
+        grown: told when an object came into the store, so that room can be made.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: BlobStore,
+        possession: Possession,
+        clock: Clock,
+        executor: Executor,
+        limits: TransferLimits | None = None,
+        observer: BlobObserver | None = None,
+        grown: Callable[[], None] | None = None,
+    ) -> None:
+        self._store = store
+        self._possession = possession
+        self._executor = executor
+        self._observer = observer or NullObserver()
+        self._grown = grown
+        self._confirming: dict[tuple[BlobKey, int], asyncio.Task[bool]] = {}
+        self.flights = Flights(
+            store=store,
+            clock=clock,
+            executor=executor,
+            observer=self._observer,
+            published=self._published,
+            limits=limits,
+        )
+
+    async def get(
+        self,
+        connection: Connection,
+        repository: Repository,
+        digest: Digest,
+        size: int,
+        source: BlobSource,
+    ) -> BlobStream:
+        """A stream of the content, whose `outcome` tells where it comes from.
+
+        Arguments:
+            size: bytes, as signed or as the verified descriptor says.
+            source: asked only when the store may not answer.
+
+        Raises Integrity (another size than signed; or it failed a moment ago), Upstream, Denied.
+        """
+        key = BlobKey(connection.id, connection.host, repository, digest)
+        host = str(connection.host)
+        reader = await self._hit(key, size, source)
+        if reader is not None:
+            self._observer.hit(host)
+            return StoredStream(reader, lambda error: self._quarantine(key, error))
+        stream = await self.flights.stream(key, size, source)
+        if stream.outcome == "join":
+            self._observer.joined(host)
+        else:
+            self._observer.missed(host)
+        return stream
+
+    async def read(
+        self,
+        connection: Connection,
+        repository: Repository,
+        digest: Digest,
+        size: int,
+        source: BlobSource,
+    ) -> bytes:
+        """The content, verified whole. For manifests: the caller bounds `size`. Raises like `get`
+        and like the stream.
+        """
+        stream = await self.get(connection, repository, digest, size, source)
+        try:
+            return b"".join([bytes(view) async for view in stream.chunks()])
+        finally:
+            await stream.aclose()
+
+    async def put(
+        self, connection: Connection, repository: Repository, digest: Digest, data: bytes
+    ) -> bool:
+        """Keep content that is at hand and came from that repository, like an imported manifest.
+
+        Returns whether it is kept: a store that cannot take it is no error. Raises Integrity
+        when `data` is not the digest's.
+        """
+        if not digest.matches(data):
+            raise Integrity("The content does not match its digest.")
+        key = BlobKey(connection.id, connection.host, repository, digest)
+        try:
+            known = await self._store.open(digest)
+            if known is None:
+                ingest = await self._store.ingest(key, len(data), lambda _: None)
+                try:
+                    await run_to_end(self._executor, lambda: _write_all(ingest, data))
+                finally:
+                    await ingest.close(keep=False)
+            else:
+                known.close()
+            await self._published(key, len(data))
+        except Unavailable as error:
+            log.warning("put_failed", digest=str(digest), error=error.message)
+            return False
+        return True
+
+    async def fetch(
+        self,
+        connection: Connection,
+        repository: Repository,
+        digest: Digest,
+        size: int,
+        source: BlobSource,
+    ) -> bool:
+        """Bring it into the store without reading it; returns whether it is there.
+
+        Raises like `get` and like the stream.
+        """
+        key = BlobKey(connection.id, connection.host, repository, digest)
+        reader = await self._hit(key, size, source)
+        if reader is None:
+            stream = await self.flights.stream(key, size, source)
+            try:
+                await stream.finished()
+            finally:
+                await stream.aclose()
+            reader = await self._store.open(digest)
+        if reader is not None:
+            reader.close()
+        return reader is not None
+
+    async def close(self) -> None:
+        """Stop all transfers, keeping what came."""
+        await self.flights.close()
+        for task in list(self._confirming.values()):
+            task.cancel()
+
+    async def _hit(self, key: BlobKey, size: int, source: BlobSource) -> BlobReader | None:
+        """The stored object, open, if this repository may have it."""
+        if self.flights.is_running(key, size):
+            return None
+        reader = await self._store.open(key.digest)
+        if reader is None:
+            return None
+        try:
+            allowed = await self._may_have(key, size, reader.origin, source)
+            # Only after that: who may not have it is not told its size either.
+            if allowed and reader.size != size:
+                raise Integrity(f"The content has {reader.size} bytes; {size} were announced.")
+        except BaseException:
+            reader.close()
+            raise
+        if not allowed:
+            reader.close()
+            return None
+        self._possession.touch(key.digest)
+        return reader
+
+    async def _may_have(self, key: BlobKey, size: int, origin: str, source: BlobSource) -> bool:
+        try:
+            if await self._possession.has(key):
+                return True
+            same_registry = origin == str(key.host) or await self._possession.at_registry(
+                key.host, key.digest
+            )
+        except Unavailable as error:
+            log.warning("possession_unknown", error=error.message)
+            return False  # fetching it proves it anew
+        return same_registry and await self._confirmed(key, size, source)
+
+    async def _confirmed(self, key: BlobKey, size: int, source: BlobSource) -> bool:
+        """Ask the registry, once for all who wait. Raises Upstream, Denied."""
+        task = self._confirming.get((key, size))
+        if task is None:
+            task = asyncio.create_task(self._confirm(key, size, source))
+            self._confirming[key, size] = task
+            task.add_done_callback(lambda task: self._confirm_done(key, size, task))
+        return await asyncio.shield(task)
+
+    async def _confirm(self, key: BlobKey, size: int, source: BlobSource) -> bool:
+        if await source.confirm() != size:
+            return False
+        try:
+            await self._possession.add(key, size)
+        except Unavailable as error:
+            log.warning("possession_not_recorded", error=error.message)
+            return False  # durable before the first hit, or no hit
+        return True
+
+    def _confirm_done(self, key: BlobKey, size: int, task: "asyncio.Task[bool]") -> None:
+        del self._confirming[key, size]
+        if not task.cancelled():
+            task.exception()  # waiters raise it; none may be left
+
+    async def _published(self, key: BlobKey, size: int) -> None:
+        await self._possession.add(key, size)
+        if self._grown is not None:
+            self._grown()
+
+    async def _quarantine(self, key: BlobKey, error: Integrity) -> None:
+        host, repository, digest = str(key.host), str(key.repository), str(key.digest)
+        log.error(
+            "cached_object_spoiled",
+            host=host,
+            repository=repository,
+            digest=digest,
+            detail=error.message,
+        )
+        self._observer.integrity_failed(host, repository, digest, error.message)
+        await self._store.quarantine(key.digest)
+
+
+def _write_all(ingest: Ingest, data: bytes) -> None:
+    ingest.restart()
+    ingest.write(memoryview(data))
+    ingest.publish()

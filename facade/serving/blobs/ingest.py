@@ -1,0 +1,162 @@
+"""A partial file of the local store: bytes on their way in, readable while they come.
+
+Guarantees: one writer per key over all processes (`flock` on the partial, which dies with its
+process); whole blocks that a reader gets are those that were written (their tags are kept in
+memory); `publish` = tags first, fsync, rename, fsync the folder. Bytes of a partial are nobody's
+content. Not guaranteed: that bytes found after a power loss are those once written; the
+caller's verdict decides.
+"""
+
+import asyncio
+import fcntl
+import os
+from concurrent.futures import Executor
+from pathlib import Path
+
+from facade.errors import Integrity, Unavailable
+from facade.reasons import Reason
+from facade.serving.blobs.diskread import FileReader, ReadMode, read_fully
+from facade.serving.blobs.layout import Layout, move_durably, write_all, write_durably
+from facade.serving.blobs.port import BLOCK_BYTES, BlobKey, Feed
+from facade.serving.blobs.tags import TagKey, TagWriter
+
+_REPLAY_BYTES = 4 * BLOCK_BYTES
+
+
+class LocalIngest:
+    """Implements `Ingest`. Made by `LocalStore.ingest`; owns the descriptors and the lock.
+
+    Arguments:
+        lock_fd: the partial, locked, open for writing.
+        size: bytes of the whole blob.
+    """
+
+    def __init__(
+        self, key: BlobKey, size: int, lock_fd: int, layout: Layout, tag_key: TagKey, mode: ReadMode
+    ) -> None:
+        self._key = key
+        self._size = size
+        self._layout = layout
+        self._path = layout.partial(key)
+        self._tags = TagWriter(tag_key, key.digest)
+        self._fd = lock_fd
+        self._file = FileReader(os.open(self._path, os.O_RDONLY), mode)
+        self._executor: Executor = mode.executor
+        self._published = False
+        self.have = 0
+
+    def replay(self, feed: Feed) -> None:
+        """Take over what a former process left, telling it to `feed`. Blocks. Raises OSError."""
+        found = os.fstat(self._fd).st_size
+        if found > self._size:
+            os.ftruncate(self._fd, 0)
+            return
+        buffer = memoryview(bytearray(min(_REPLAY_BYTES, found)))
+        while self.have < found:
+            count = read_fully(self._fd, buffer[: found - self.have], self.have)
+            if count == 0:
+                break
+            feed(buffer[:count])
+            self._tags.update(buffer[:count])
+            self.have += count
+
+    def write(self, data: memoryview) -> None:
+        try:
+            write_all(self._fd, data, self.have)
+        except OSError as error:
+            raise _unavailable(error) from error
+        self._tags.update(data)
+        self.have += len(data)
+
+    async def read(self, into: memoryview, offset: int) -> int:
+        index, inside = divmod(offset, BLOCK_BYTES)
+        count = min(len(into), self.have - offset, BLOCK_BYTES - inside)
+        view = into[:count]
+        try:
+            found = await self._file.fill(view, offset)
+        except OSError as error:
+            raise Integrity(f"Bytes kept a moment ago cannot be read: {error.strerror}.") from error
+        if found != count or count <= 0:
+            raise Integrity("Bytes kept a moment ago are gone.")
+        if count == BLOCK_BYTES and index < self._tags.complete_blocks:
+            # It may have gone to the disk and come back; shorter reads follow the writer closely.
+            self._tags.check(index, view)
+        return count
+
+    def restart(self) -> None:
+        try:
+            os.ftruncate(self._fd, 0)
+        except OSError as error:
+            raise _unavailable(error) from error
+        self._tags.restart()
+        self.have = 0
+
+    def publish(self) -> None:
+        digest = self._key.digest
+        try:
+            os.fsync(self._fd)
+            write_durably(
+                self._layout.tags(digest),
+                self._tags.sidecar(self.have, str(self._key.host)),
+                self._path.with_suffix(".tags"),
+            )
+            move_durably(self._path, self._layout.blob(digest))
+        except OSError as error:
+            raise _unavailable(error) from error
+        self._published = True
+        self._unlock()
+
+    async def close(self, *, keep: bool) -> None:
+        self._file.close()
+        if self._fd >= 0:
+            await asyncio.get_running_loop().run_in_executor(self._executor, self._let_go, keep)
+
+    def abandon(self) -> None:
+        """Close at once, keeping the bytes, when nobody has it yet."""
+        self._file.close()
+        self._unlock()
+
+    def _let_go(self, keep: bool) -> None:
+        try:
+            if not self._published and not (keep and self.have):
+                self._path.unlink(missing_ok=True)
+        except OSError as error:
+            raise _unavailable(error) from error
+        finally:
+            self._unlock()
+
+    def _unlock(self) -> None:
+        os.close(self._fd)
+        self._fd = -1
+
+
+def lock_partial(path: Path) -> int:
+    """Open and lock a partial, making it when absent. Blocks on the disk, never on the lock.
+
+    Raises Unavailable when another holds it or the disk refuses.
+    """
+    while True:
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise _unavailable(error) from error
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _same_file(fd, path):
+                return fd
+        except OSError as error:
+            os.close(fd)
+            raise _unavailable(error) from error
+        os.close(fd)  # published or removed between open and lock: its name is another file's now
+
+
+def _same_file(fd: int, path: Path) -> bool:
+    try:
+        named = path.stat()
+    except FileNotFoundError:
+        return False
+    return os.path.samestat(os.fstat(fd), named)
+
+
+def _unavailable(error: OSError) -> Unavailable:
+    return Unavailable(f"The store cannot take it: {error.strerror}.", reason=Reason.INTERNAL)

@@ -1,0 +1,109 @@
+"""Where the local store keeps what, and the file operations that make it durable.
+
+    blobs/<algorithm>/<2 hex>/<hex>         verified content; <hex>.tags beside it
+    ingest/<digest>.<owner>.partial         bytes on their way in, locked by who writes them
+    quarantine/<algorithm>-<hex>[.tags]     what failed a check, for a person to look at
+
+Guarantees: only a whole file gets a name under `blobs/`, and when `move_durably` returns, the
+name survives a power loss. Everything here blocks.
+"""
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from facade.errors import Invalid
+from facade.oci.digest import Digest
+from facade.serving.blobs.port import BlobKey
+
+_TAGS = ".tags"
+_OWNER_HEX = 16
+
+
+class Layout:
+    """Paths under one root.
+
+    Arguments:
+        root: the store's folder.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._blobs = root / "blobs"
+        self.ingest = root / "ingest"
+        self.quarantine = root / "quarantine"
+
+    def make(self) -> None:
+        """Make the folders. Raises OSError."""
+        for folder in (self._blobs, self.ingest, self.quarantine):
+            folder.mkdir(parents=True, exist_ok=True)
+
+    def blob(self, digest: Digest) -> Path:
+        """Where the content lies."""
+        return self._blobs / digest.algorithm / digest.hex[:2] / digest.hex
+
+    def tags(self, digest: Digest) -> Path:
+        """Where its block tags lie."""
+        return self.blob(digest).with_name(digest.hex + _TAGS)
+
+    def partial(self, key: BlobKey) -> Path:
+        """Where its bytes are gathered: one file per key, for they are that key's alone."""
+        owner = hashlib.sha256(f"{key.connection_id}\0{key.repository}".encode()).hexdigest()
+        name = f"{key.digest.algorithm}-{key.digest.hex}.{owner[:_OWNER_HEX]}.partial"
+        return self.ingest / name
+
+    def quarantined(self, digest: Digest) -> Path:
+        """Where it goes when it failed a check."""
+        return self.quarantine / f"{digest.algorithm}-{digest.hex}"
+
+    def objects(self) -> Iterator[tuple[Digest, int]]:
+        """All objects with their sizes, in no order; those that vanish meanwhile are skipped."""
+        for path in self._blobs.glob("*/??/*"):
+            if path.suffix == _TAGS:
+                continue
+            with contextlib.suppress(Invalid, FileNotFoundError):
+                digest = Digest.parse(f"{path.parent.parent.name}:{path.name}")
+                yield digest, path.stat().st_size
+
+
+def write_all(fd: int, data: memoryview | bytes, offset: int) -> None:
+    """Write all of `data` at `offset`. Raises OSError."""
+    view = memoryview(data)
+    while view:
+        count = os.pwrite(fd, view, offset)
+        view, offset = view[count:], offset + count
+
+
+def write_durably(path: Path, data: bytes, draft: Path) -> None:
+    """Put `data` at `path`, whole or not at all, by way of `draft`. Raises OSError."""
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        write_all(descriptor, data, 0)
+        os.fsync(descriptor)
+    except OSError:
+        draft.unlink(missing_ok=True)
+        raise
+    finally:
+        os.close(descriptor)
+    move_durably(draft, path)
+
+
+def move_durably(source: Path, target: Path) -> None:
+    """Rename, and make the new name survive a power loss. Raises OSError."""
+    folder = target.parent
+    if not folder.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        sync_folder(folder.parent)
+        sync_folder(folder.parent.parent)
+    source.rename(target)
+    sync_folder(folder)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in `folder` survive a power loss. Raises OSError."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,35 @@
+"""How patient and how careful transfers are: plain values with their units."""
+
+from dataclasses import dataclass, field
+
+from facade.upstream.retry import RetryPolicy
+
+DEFAULT_HOLDBACK_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class TransferLimits:
+    """Settings of all transfers of a process.
+
+    Arguments:
+        holdback_bytes: the end of every answer that waits for the verdict.
+        strict: no byte goes out before the verdict (`[pull] verify = "strict"`).
+        carry_on: a transfer that nobody reads any more is finished for the cache.
+        grace_seconds: how long it is kept alive otherwise.
+        lag_seconds: with a full disk, how long one slow reader may hold up the others.
+        integrity_seconds: how long a failed verdict answers for further requests without a fetch.
+        resume: pauses and attempts after a broken transfer; attempts count again from one
+            whenever bytes came.
+    """
+
+    holdback_bytes: int = DEFAULT_HOLDBACK_BYTES
+    strict: bool = False
+    carry_on: bool = True
+    grace_seconds: float = 10.0
+    lag_seconds: float = 10.0
+    integrity_seconds: float = 60.0
+    resume: RetryPolicy = field(default_factory=RetryPolicy)
+
+    def held(self, length: int) -> int:
+        """How many of the last bytes of an answer of `length` bytes wait for the verdict."""
+        return length if self.strict else min(self.holdback_bytes, length)

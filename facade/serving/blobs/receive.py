@@ -1,0 +1,154 @@
+"""Receiving one blob from its source, through breaks, up to its announced length.
+
+Guarantees: after a break it goes on where it stopped (Range, If-Range with a strong ETag), with
+pauses between attempts; a registry that ignores the range is read from the start, skipping what
+is there; a wrong length either way is Integrity. Does not check the digest.
+"""
+
+import structlog
+
+from facade.clock import Clock
+from facade.errors import Integrity, Upstream
+from facade.reasons import Reason
+from facade.serving.blobs.gather import Gatherer
+from facade.serving.blobs.observer import TransferObserver
+from facade.serving.blobs.port import BlobBody, BlobKey, BlobSource
+from facade.upstream.retry import RetryPolicy
+
+log = structlog.get_logger(__name__)
+
+MAX_PAUSE_SECONDS = 30.0
+"""A registry that wants a longer pause in the middle of a blob ends the transfer."""
+_FINAL = frozenset({Reason.UPSTREAM_NOT_FOUND, Reason.UPSTREAM_REFUSED})
+_RANGE_NOT_SATISFIABLE = 416
+_COUNT_BYTES = 1024 * 1024
+
+
+class Receiver:
+    """Brings a gatherer from where it stands to the end of the blob.
+
+    Arguments:
+        size: bytes of the whole blob.
+        resume: attempts without progress, and the pauses between them.
+    """
+
+    def __init__(
+        self,
+        key: BlobKey,
+        size: int,
+        source: BlobSource,
+        gatherer: Gatherer,
+        *,
+        clock: Clock,
+        observer: TransferObserver,
+        resume: RetryPolicy,
+    ) -> None:
+        self._host = str(key.host)
+        self._size = size
+        self._source = source
+        self._gatherer = gatherer
+        self._clock = clock
+        self._observer = observer
+        self._resume = resume
+        self._etag: str | None = None
+        self._answered = False
+        self.resumed = gatherer.end > 0
+        """Whether the bytes are of more than one answer, or partly of a former process."""
+
+    def restart(self) -> None:
+        """Begin anew, from zero: the gatherer stands there."""
+        self._etag = None
+        self.resumed = False
+
+    async def receive(self) -> None:
+        """Return when all bytes are there and worked on.
+
+        Raises Integrity (wrong length), Upstream (broken, and resuming did not help), Denied.
+        """
+        if self._complete():
+            return
+        self._observer.transfer_started(self._host)
+        try:
+            await self._receive()
+        finally:
+            self._observer.transfer_finished(self._host)
+
+    async def _receive(self) -> None:
+        failures = 0
+        while True:
+            before = self._gatherer.end
+            try:
+                await self._receive_once()
+            except Upstream as error:
+                await self._gatherer.drain()
+                if self._complete():
+                    return
+                failures = 1 if self._gatherer.end > before else failures + 1
+                pause = self._pause(error, failures)
+                self.resumed = self.resumed or self._gatherer.end > 0
+                log.info("transfer_resumes", host=self._host, pause=pause, why=error.message)
+            else:
+                return
+            await self._clock.sleep(pause)
+
+    def _complete(self) -> bool:
+        """Whether nothing is left to ask for. Even an empty blob is asked for once."""
+        return self._gatherer.end == self._size > 0
+
+    def _pause(self, error: Upstream, failures: int) -> float:
+        """Seconds until the next attempt. Raises what ends the transfer instead."""
+        if error.status == _RANGE_NOT_SATISFIABLE and self._gatherer.end > 0:
+            raise Integrity("The registry's content is shorter than what was there.") from error
+        if not self._answered or error.reason in _FINAL or failures >= self._resume.attempts:
+            raise error
+        pause = max(self._resume.pause(failures), error.retry_after or 0.0)
+        if pause > MAX_PAUSE_SECONDS:
+            raise error
+        return pause
+
+    async def _receive_once(self) -> None:
+        start = self._gatherer.end
+        async with self._source.open(start, self._etag) as body:
+            self._answered = True
+            if body.total is not None and body.total != self._size:
+                raise Integrity(
+                    f"The registry announces {body.total} bytes; {self._size} were expected."
+                )
+            if body.offset > start:
+                raise Upstream(
+                    "The registry answered with another range than it was asked for.",
+                    reason=Reason.UPSTREAM_REFUSED,
+                )
+            self._etag = body.etag
+            await self._take(body, start - body.offset)
+        await self._gatherer.drain()
+        if self._gatherer.end < self._size:
+            if body.total is None:
+                raise Integrity(
+                    f"The content ends after {self._gatherer.end} bytes; "
+                    f"{self._size} were expected."
+                )
+            raise Upstream(
+                "The registry ended the transfer early.", reason=Reason.UPSTREAM_UNREACHABLE
+            )
+
+    async def _take(self, body: BlobBody, skip: int) -> None:
+        add = self._gatherer.add
+        uncounted = 0
+        try:
+            async for chunk in body.chunks():
+                uncounted += len(chunk)
+                if uncounted >= _COUNT_BYTES:
+                    self._observer.fetched(self._host, uncounted)
+                    uncounted = 0
+                if skip:
+                    skipped = min(skip, len(chunk))
+                    skip -= skipped
+                    rest = memoryview(chunk)[skipped:]
+                else:
+                    rest = memoryview(chunk)
+                if self._gatherer.end + len(rest) > self._size:
+                    raise Integrity(f"The content is longer than the expected {self._size} bytes.")
+                await add(rest)
+        finally:
+            self._observer.fetched(self._host, uncounted)

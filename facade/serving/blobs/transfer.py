@@ -1,0 +1,334 @@
+"""One upstream transfer: received once, verified, kept, and read by any number of streams meanwhile.
+
+Guarantees: it belongs to no request (its own task); it is `settled` only when length and digest
+matched; a broken transfer resumes where it stopped, and a mismatch after a resume is fetched once
+from zero before it counts; what did not match is never published. Memory is a constant. When the
+store cannot take it, it goes on through a bounded window in memory, in lockstep with its readers.
+Does not decide who may read: `flight` and what is above do.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Protocol
+
+import structlog
+
+from facade.clock import Clock
+from facade.errors import FacadeError, Integrity, Unavailable
+from facade.reasons import Reason
+from facade.serving.blobs.gather import Gatherer
+from facade.serving.blobs.limits import TransferLimits
+from facade.serving.blobs.lockstep import Lockstep
+from facade.serving.blobs.observer import TransferObserver
+from facade.serving.blobs.port import BlobKey, BlobSource, BlobStore, Ingest
+from facade.serving.blobs.pulse import Pulse
+from facade.serving.blobs.receive import Receiver
+from facade.serving.blobs.threads import run_to_end
+from facade.serving.blobs.verify import StreamVerifier
+
+log = structlog.get_logger(__name__)
+
+Published = Callable[[BlobKey, int], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class TransferPorts:
+    """What every transfer works with.
+
+    Arguments:
+        executor: threads for hashing and writing.
+        published: awaited when an object was published, before the transfer is over.
+    """
+
+    store: BlobStore
+    clock: Clock
+    executor: Executor
+    observer: TransferObserver
+    limits: TransferLimits
+    published: Published
+
+
+class Reader(Protocol):
+    """What a transfer knows of a stream that reads it."""
+
+    position: int
+    """The next byte it needs from here."""
+
+    def cut(self, error: FacadeError) -> None:
+        """Make it raise `error`."""
+        ...
+
+
+class Transfer:
+    """One key's bytes on their way in. Loop only; `run` is its task.
+
+    Arguments:
+        size: how many bytes there must be.
+        ended: told once, when it is over: published, or failed and cleaned up.
+    """
+
+    def __init__(
+        self,
+        key: BlobKey,
+        size: int,
+        source: BlobSource,
+        ports: TransferPorts,
+        ended: Callable[["Transfer"], None],
+    ) -> None:
+        self.key = key
+        self.size = size
+        self.limits = ports.limits
+        self.received = 0
+        """Bytes that readers may read, as far as the verdict lets them."""
+        self.generation = 0
+        """Counts fetches from zero after a mismatch: bytes of former ones are void."""
+        self.settled = False
+        """Length and digest matched."""
+        self.error: FacadeError | None = None
+        self.ending = False
+        """It takes no new readers; `over` tells when the next may start."""
+        self.over = asyncio.Event()
+        self.progress = Pulse()
+        """Fires whenever anything changed."""
+        self.changed = Pulse()
+        """Fires on verdict, failure, restart, and when the store gave up."""
+        self.lockstep: Lockstep | None = None
+        self._ports = ports
+        self._ended = ended
+        self._source = source
+        self._verifier = StreamVerifier(key.digest, size)
+        self._gatherer = Gatherer(self, ports.executor)
+        self._ingest: Ingest | None = None
+        self._readers: set[Reader] = set()
+        self._readers_gone = Pulse()
+        self._grace: asyncio.Task[None] | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._stopped = False
+
+    # For readers (streams).
+
+    def attach(self, reader: Reader) -> None:
+        """A stream reads from now on."""
+        self._readers.add(reader)
+        if self._grace is not None:
+            self._grace.cancel()
+            self._grace = None
+
+    def detach(self, reader: Reader) -> None:
+        """It left. Calling again does nothing."""
+        self._readers.discard(reader)
+        self.reader_moved()
+        if not self._readers:
+            self._readers_gone.fire()
+            self._begin_grace()
+
+    def reader_moved(self) -> None:
+        """A reader's position changed."""
+        if self.lockstep is not None:
+            self.lockstep.moved.fire()
+
+    @property
+    def joinable(self) -> bool:
+        """Whether a new reader can still have all bytes from here."""
+        return not self.ending and (self.lockstep is None or self.lockstep.holds_start)
+
+    async def read(self, into: memoryview, offset: int) -> int:
+        """Copy received bytes from `offset`; returns how many, at least one.
+
+        Raises Integrity when they are not what came, Unavailable when they are gone.
+        """
+        if self.lockstep is not None and offset >= self.lockstep.begins:
+            return self.lockstep.read(into, offset)
+        if self._ingest is None:
+            raise Unavailable("The transfer has ended.", reason=Reason.INTERNAL)
+        return await self._ingest.read(into, offset)
+
+    # The task.
+
+    def start(self) -> "asyncio.Task[None]":
+        """Begin. The task ends when the transfer is over and its last reader left."""
+        self._task = asyncio.create_task(self._run())
+        self._task.add_done_callback(self._task_done)
+        return self._task
+
+    def stop(self) -> None:
+        """End it now, keeping what came for a later transfer. Calling again does nothing."""
+        self.ending = True
+        if self._task is not None and not self._stopped:
+            self._stopped = True
+            self._task.cancel()
+
+    async def _run(self) -> None:
+        try:
+            await self._obtain()
+            self.settled = True
+            self._fire()
+            await self._publish()
+        except asyncio.CancelledError:
+            self._fail(Unavailable("The transfer was stopped.", reason=Reason.INTERNAL))
+            raise
+        except FacadeError as error:
+            self._fail(error)
+        except Exception:
+            log.exception("transfer_crashed", digest=str(self.key.digest))
+            self._fail(Unavailable("The transfer failed.", reason=Reason.INTERNAL))
+        finally:
+            await self._end()
+
+    async def _obtain(self) -> None:
+        """Receive everything and find it right. Raises what the readers are to see."""
+        await self._open_ingest()
+        receiver = Receiver(
+            self.key,
+            self.size,
+            self._source,
+            self._gatherer,
+            clock=self._ports.clock,
+            observer=self._ports.observer,
+            resume=self.limits.resume,
+        )
+        may_restart = True
+        while True:
+            try:
+                await receiver.receive()
+                self._verifier.verdict()
+            except Integrity as error:
+                if not (may_restart and receiver.resumed):
+                    raise
+                may_restart = False
+                log.warning("transfer_restarted", digest=str(self.key.digest), why=error.message)
+                await self._restart()
+                receiver.restart()
+            else:
+                return
+
+    async def _open_ingest(self) -> None:
+        try:
+            self._ingest = await self._ports.store.ingest(
+                self.key, self.size, self._verifier.update
+            )
+        except Unavailable as error:
+            self._verifier.restart()
+            self._stop_caching(error)
+            return
+        self._gatherer.begin(self._ingest.have)
+        self.received = self._ingest.have
+        self._fire()
+
+    async def _restart(self) -> None:
+        self._gatherer.discard()
+        await self._gatherer.settle()
+        self._gatherer.begin(0)
+        self._verifier.restart()
+        self.received = 0
+        self.generation += 1
+        if self.lockstep is not None:
+            self.lockstep = self._new_lockstep(0)
+        elif self._ingest is not None:
+            try:
+                await run_to_end(self._ports.executor, self._ingest.restart)
+            except Unavailable as error:
+                self._stop_caching(error)
+        self._fire()
+
+    async def _publish(self) -> None:
+        if self._ingest is None or self.lockstep is not None:
+            return
+        try:
+            await run_to_end(self._ports.executor, self._ingest.publish)
+            await self._ports.published(self.key, self.size)
+        except Unavailable as error:
+            log.warning("publish_failed", digest=str(self.key.digest), error=error.message)
+
+    async def _end(self) -> None:
+        """Clean up; nothing of ours is in use by a thread when this returns."""
+        self._gatherer.discard()
+        try:
+            await self._gatherer.settle()
+            if self.settled:
+                # The object is published: others find it in the store from now on.
+                self._is_over()
+                while self._readers and not self._stopped:
+                    await self._readers_gone.wait()
+        finally:
+            ingest, self._ingest = self._ingest, None
+            if ingest is not None:
+                void = isinstance(self.error, Integrity) or self.lockstep is not None
+                await ingest.close(keep=not self.settled and not void)
+            if self._grace is not None:
+                self._grace.cancel()
+            self._is_over()
+
+    def _task_done(self, task: "asyncio.Task[None]") -> None:
+        if not self.over.is_set():  # cancelled before its first step
+            self._fail(Unavailable("The transfer was stopped.", reason=Reason.INTERNAL))
+            self._is_over()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("transfer_clean_up_failed", digest=str(self.key.digest), error=str(error))
+
+    def _is_over(self) -> None:
+        self.ending = True
+        if not self.over.is_set():
+            self.over.set()
+            self._ended(self)
+
+    # The sink of the gatherer.
+
+    def work(self, data: memoryview) -> Unavailable | None:
+        self._verifier.update(data)
+        if self._ingest is not None and self.lockstep is None:
+            try:
+                self._ingest.write(data)
+            except Unavailable as error:
+                return error
+        return None
+
+    def landed(self, data: memoryview, trouble: Unavailable | None) -> None:
+        if trouble is not None:
+            self._stop_caching(trouble)
+        if self.lockstep is not None:
+            self.lockstep.append(data)
+        self.received += len(data)
+        self.progress.fire()
+
+    def has_room(self, count: int) -> bool:
+        return self.lockstep is None or self.lockstep.has_room(count)
+
+    async def wait_room(self, count: int) -> None:
+        if self.lockstep is not None:
+            await self.lockstep.wait_room(count)
+
+    # Inside.
+
+    def _stop_caching(self, error: Unavailable) -> None:
+        log.warning("caching_stopped", digest=str(self.key.digest), error=error.message)
+        self.lockstep = self._new_lockstep(self.received)
+        self.changed.fire()
+        self._begin_grace()
+
+    def _new_lockstep(self, begins: int) -> Lockstep:
+        return Lockstep(begins, self._readers, self.limits.holdback_bytes, self.limits.lag_seconds)
+
+    def _begin_grace(self) -> None:
+        wanted = self.limits.carry_on and self.lockstep is None
+        if self._readers or wanted or self.settled or self.error is not None:
+            return
+        if self._grace is None:
+            self._grace = asyncio.create_task(self._stop_after_grace())
+
+    async def _stop_after_grace(self) -> None:
+        await self._ports.clock.sleep(self.limits.grace_seconds)
+        if not self._readers:
+            self.stop()
+
+    def _fail(self, error: FacadeError) -> None:
+        self.ending = True
+        if self.error is None and not self.settled:
+            self.error = error
+        self._fire()
+
+    def _fire(self) -> None:
+        self.progress.fire()
+        self.changed.fire()

@@ -1,0 +1,128 @@
+"""What tests of blobs need again and again: content, keys, a cache on a folder, reading to the end."""
+
+import random
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from facade.clock import Clock
+from facade.oci.digest import Digest
+from facade.oci.host import RegistryHost
+from facade.oci.reference import Repository
+from facade.serving.blobs.cache import BlobCache
+from facade.serving.blobs.limits import TransferLimits
+from facade.serving.blobs.local import LocalStore
+from facade.serving.blobs.observer import NullObserver
+from facade.serving.blobs.port import BlobKey, BlobStore, BlobStream
+from facade.serving.blobs.possession import PossessionIndex
+from facade.upstream.connection import Connection
+from tests.support.clock import FakeClock
+
+HOST = RegistryHost.parse("ghcr.io")
+REPOSITORY = Repository.parse("org/app")
+CONNECTION = Connection(id="c1", host=HOST, provider="anonymous")
+MEBI = 1024 * 1024
+
+
+def make_content(size: int, seed: int = 1) -> bytes:
+    """`size` bytes that do not repeat, the same for the same seed."""
+    return random.Random(seed).randbytes(size)
+
+
+def key_of(content: bytes, algorithm: str = "sha256") -> BlobKey:
+    """The key of `content` in REPOSITORY of CONNECTION."""
+    return BlobKey(CONNECTION.id, HOST, REPOSITORY, Digest.of(content, algorithm))
+
+
+async def read_all(stream: BlobStream, start: int = 0, stop: int | None = None) -> bytes:
+    """Read a stream to its end and close it."""
+    try:
+        return b"".join([bytes(view) async for view in stream.chunks(start, stop)])
+    finally:
+        await stream.aclose()
+
+
+class CountingObserver(NullObserver):
+    """Notes what it is told: (name, arguments…)."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[object, ...]] = []
+
+    def hit(self, host: str) -> None:
+        self.seen.append(("hit", host))
+
+    def joined(self, host: str) -> None:
+        self.seen.append(("joined", host))
+
+    def missed(self, host: str) -> None:
+        self.seen.append(("missed", host))
+
+    def integrity_failed(self, host: str, repository: str, digest: str, detail: str) -> None:
+        self.seen.append(("integrity_failed", host, repository, digest))
+
+    def fetched(self, host: str, count: int) -> None:
+        self.seen.append(("fetched", host, count))
+
+    def transfer_started(self, host: str) -> None:
+        self.seen.append(("transfer_started", host))
+
+    def transfer_finished(self, host: str) -> None:
+        self.seen.append(("transfer_finished", host))
+
+    def evicted(self, objects: int, count: int) -> None:
+        self.seen.append(("evicted", objects, count))
+
+    def count(self, name: str) -> int:
+        """How many times `name` was told."""
+        return sum(1 for entry in self.seen if entry[0] == name)
+
+
+@contextmanager
+def make_executor() -> Iterator[ThreadPoolExecutor]:
+    """Threads, gone at the end."""
+    with ThreadPoolExecutor(4) as executor:
+        yield executor
+
+
+@dataclass
+class Bench:
+    """A cache with everything around it in reach."""
+
+    cache: BlobCache
+    store: BlobStore
+    index: PossessionIndex
+    clock: Clock
+    observer: CountingObserver = field(default_factory=CountingObserver)
+
+
+@asynccontextmanager
+async def open_cache(
+    root: Path,
+    *,
+    clock: Clock | None = None,
+    limits: TransferLimits | None = None,
+    store: BlobStore | None = None,
+) -> AsyncIterator[Bench]:
+    """A cache on the folder `root` (or on `store`), closed at the end."""
+    clock = clock or FakeClock(auto=True)
+    observer = CountingObserver()
+    with make_executor() as executor:
+        local = LocalStore.at(root, executor)
+        index = PossessionIndex.at(root / "index.db", clock)
+        used = store or local
+        cache = BlobCache(
+            store=used,
+            possession=index,
+            clock=clock,
+            executor=executor,
+            limits=limits,
+            observer=observer,
+        )
+        try:
+            yield Bench(cache, used, index, clock, observer)
+        finally:
+            await cache.close()
+            await index.close()
+            local.close()
