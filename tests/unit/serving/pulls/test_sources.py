@@ -1,0 +1,110 @@
+"""Sources: slots per connection, removed connections, reports."""
+
+import asyncio
+
+import pytest
+
+from facade.errors import Denied, Unavailable, Upstream
+from facade.oci.digest import Digest
+from facade.oci.host import RegistryHost
+from facade.oci.reference import Repository
+from facade.reasons import Reason
+from facade.serving.pulls.admission import Slots, upstream_overloaded
+from facade.serving.pulls.reports import Reports
+from facade.serving.pulls.sources import Sources
+from facade.wings import ConnectionUsed
+from tests.support.clock import FakeClock, settle
+from tests.support.serving import FakeControl, FakeRegistryClient, a_connection
+
+REPOSITORY = Repository("org/app")
+
+
+class Bench:
+    def __init__(self, limit: int = 2) -> None:
+        self.clock = FakeClock()
+        self.connection = a_connection()
+        self.control = FakeControl(self.connection)
+        self.client = FakeRegistryClient()
+        self.slots: Slots[str] = Slots(
+            limit, wait_seconds=30, clock=self.clock, refusal=upstream_overloaded
+        )
+        self.sources = Sources(
+            upstream=self.client,
+            control=self.control,
+            slots=self.slots,
+            reports=Reports(control=self.control, clock=self.clock),
+        )
+        self.digest = self.client.hold(REPOSITORY, b"content")
+
+    async def fetch(self) -> bytes:
+        source = self.sources.blob(self.connection, REPOSITORY, self.digest)
+        async with source.open(0, None) as body:
+            return b"".join([chunk async for chunk in body.chunks()])
+
+
+async def test_a_blob_comes_through_and_its_use_is_reported() -> None:
+    bench = Bench()
+    assert await bench.fetch() == b"content"
+    assert bench.control.events == [ConnectionUsed("c1", bench.clock.time())]
+    assert bench.slots.keys == 0
+
+
+async def test_a_removed_connection_is_not_spoken_to() -> None:
+    bench = Bench()
+    bench.control.disconnect(RegistryHost("ghcr.io"))
+    with pytest.raises(Denied) as refusal:
+        await bench.fetch()
+    assert refusal.value.reason is Reason.HOST_NOT_CONNECTED
+    assert bench.client.asked == []
+
+
+async def test_a_host_connected_anew_is_another_connection() -> None:
+    bench = Bench()
+    bench.control.connect(a_connection(connection_id="c2"))
+    with pytest.raises(Denied):
+        await bench.fetch()
+
+
+async def test_transfers_beyond_the_limit_wait_and_then_are_refused() -> None:
+    bench = Bench(limit=1)
+    source = bench.sources.blob(bench.connection, REPOSITORY, bench.digest)
+    async with source.open(0, None):
+        waiter = asyncio.create_task(bench.fetch())
+        await settle()
+        await bench.clock.run_for(31)
+        with pytest.raises(Unavailable) as refusal:
+            await waiter
+    assert refusal.value.reason is Reason.OVERLOADED
+    assert await bench.fetch() == b"content"
+
+
+async def test_a_transfer_that_breaks_gives_its_slot_back() -> None:
+    bench = Bench(limit=1)
+    bench.client.failures.append(Upstream("down", reason=Reason.UPSTREAM_UNREACHABLE))
+    with pytest.raises(Upstream):
+        await bench.fetch()
+    assert bench.slots.keys == 0
+    assert bench.control.events == [ConnectionUsed("c1", bench.clock.time(), "down")]
+
+
+async def test_confirming_asks_for_the_size_only() -> None:
+    bench = Bench()
+    source = bench.sources.blob(bench.connection, REPOSITORY, bench.digest)
+    assert await source.confirm() == 7
+    assert bench.client.asked == ["head"]
+    missing = bench.sources.blob(bench.connection, REPOSITORY, Digest.of(b"?"))
+    assert await missing.confirm() is None
+
+
+async def test_a_manifest_is_a_body_in_one_piece() -> None:
+    bench = Bench()
+    source = bench.sources.manifest(bench.connection, REPOSITORY, bench.digest)
+    async with source.open(3, '"etag"') as body:
+        assert (body.offset, body.total, body.etag) == (0, 7, None)
+        assert [chunk async for chunk in body.chunks()] == [b"content"]
+    assert await source.confirm() == 7
+    missing = bench.sources.manifest(bench.connection, REPOSITORY, Digest.of(b"?"))
+    assert await missing.confirm() is None
+    bench.client.failures.append(Upstream("down", reason=Reason.UPSTREAM_UNREACHABLE))
+    with pytest.raises(Upstream):
+        await source.confirm()
