@@ -15,6 +15,7 @@ import aiohttp
 from facade.clock import Clock
 from facade.errors import Upstream
 from facade.reasons import Reason
+from facade.upstream.redirects import place
 from facade.upstream.retry import Timeouts
 
 MAX_ERROR_BYTES = 64 * 1024
@@ -202,7 +203,7 @@ class _Stalled(aiohttp.ClientError):
 
 def _broke_off(response: aiohttp.ClientResponse, what: str) -> Upstream:
     return Upstream(
-        f"{response.url.authority} {what}. Try again later.",
+        f"{place(response.url)} {what}. Try again later.",
         reason=Reason.UPSTREAM_UNREACHABLE,
         status=response.status,
     )

@@ -16,6 +16,7 @@ from yarl import URL
 
 from facade.errors import FacadeError, Upstream
 from facade.reasons import Reason
+from facade.upstream.redirects import place
 from facade.upstream.words import redact
 
 
@@ -44,7 +45,7 @@ class AddressRefused(OSError):
 @contextmanager
 def broken(url: URL) -> Iterator[None]:
     """Turn everything that may go wrong on the wire into `Broken`, in words."""
-    where = url.authority
+    where = place(url)
     try:
         yield
     except FacadeError:

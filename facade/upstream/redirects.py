@@ -43,6 +43,11 @@ def _origin(url: URL) -> tuple[str, str, int | None]:
     return (url.scheme, (url.host or "").lower(), url.port)
 
 
+def place(url: URL) -> str:
+    """`host[:port]` for messages."""
+    return url.host_port_subcomponent or "an unnamed host"
+
+
 def resolve(base: URL, reference: str) -> URL | None:
     """A URL that an upstream gave, relative or absolute, or None when it is no http(s) URL.
 
@@ -53,7 +58,10 @@ def resolve(base: URL, reference: str) -> URL | None:
     if not (reference.isascii() and reference.isprintable()) or set(reference) & set(' \\"<>'):
         return None
     try:
-        url = base.join(URL(reference, encoded=True))
+        given = URL(reference, encoded=True)
+        if given.scheme and not given.host:
+            return None  # joined, "https:///x" would be on the base's host
+        url = base.join(given)
         valid = url.scheme in ("http", "https") and bool(url.host) and url.port is not None
     except ValueError:
         return None
@@ -93,6 +101,6 @@ def follow(hop: Hop, location: str | None, *, registry: URL, insecure: bool) -> 
 
 def _refused(registry: URL, what: str) -> Upstream:
     return Upstream(
-        f"{registry.authority} cannot be used: {what}. Its operator has to correct that.",
+        f"{place(registry)} cannot be used: {what}. Its operator has to correct that.",
         reason=Reason.UPSTREAM_REFUSED,
     )

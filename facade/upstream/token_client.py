@@ -16,6 +16,7 @@ from facade.upstream.body import MAX_ERROR_BYTES, TooLarge, discard, read_small
 from facade.upstream.challenge import Challenge
 from facade.upstream.connection import Connection, Scope
 from facade.upstream.failures import Broken
+from facade.upstream.redirects import place
 from facade.upstream.refusals import refusal
 from facade.upstream.retry import Attempts, RetryPolicy, Timeouts, is_transient, parse_retry_after
 from facade.upstream.token import (
@@ -118,7 +119,7 @@ class TokenClient:
         password: Secret | None,
         attempts: Attempts,
     ) -> TokenAnswer | Upstream:
-        host = request.url.authority
+        host = place(request.url)
         outgoing = Outgoing(
             request.method,
             request.url,

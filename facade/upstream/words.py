@@ -14,7 +14,6 @@ _MAX_INPUT_BYTES = 64 * 1024
 _MIN_SECRET_CHARS = 4
 _MASK = "***"
 
-_UNPRINTABLE = re.compile(r"[^\x20-\x7e\u00a1-\u1fff\u2010-\u2027\u2030-\ud7ff]+")
 _PATTERNS = (
     re.compile(r"eyJ[A-Za-z0-9_-]{4,}(?:\.[A-Za-z0-9_-]*){1,4}"),
     re.compile(r"(?i)\b(?:basic|bearer|token)[ :=]+[A-Za-z0-9+/_.~=-]{8,}"),
@@ -39,7 +38,7 @@ def redact(text: str, secrets: Iterable[str] = ()) -> str:
             text = text.replace(secret, _MASK)
     for pattern in _PATTERNS:
         text = pattern.sub(_MASK, text)
-    text = " ".join(_UNPRINTABLE.sub(" ", text).split())
+    text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return text if len(text) <= MAX_WORDS_CHARS else text[: MAX_WORDS_CHARS - 1] + "…"
 
 
