@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -34,18 +34,20 @@ class ServedFiles:
         self._persisted = metadata_dir
         self._folder = metadata_dir / _FOLDER
 
-    def publish(self, versions: Mapping[str, int], now: float) -> None:
-        """Offer the persisted files, which have just been verified. Raises OSError.
+    def publish(self, versions: Mapping[str, int], verified: Collection[str], now: float) -> None:
+        """Offer what the updater persisted. Raises OSError.
 
         Arguments:
-            versions: by role, those verified.
+            versions: by role, those in use.
+            verified: the fleets whose persisted file was verified just now. The others' were
+                offered before, and what lies in the updater's folder today was not looked at.
             now: Unix seconds; a file's modification time says when it was last current.
         """
         self._folder.mkdir(exist_ok=True)
         current = {
             f"{version}.{role}.json": f"{role}.json"
             for role, version in versions.items()
-            if role not in {"root", "timestamp"}
+            if role in {"snapshot", "targets"} or role in verified
         }
         for version in range(1, versions["root"] + 1):
             name = f"{version}.root.json"
@@ -54,9 +56,11 @@ class ServedFiles:
         current["timestamp.json"] = "timestamp.json"  # last: it names the others
         for name, persisted in current.items():
             self._link(self._persisted / persisted, self._folder / name)
-            os.utime(self._folder / name, (now, now))
+        in_use = {f"{version}.{role}.json" for role, version in versions.items()} | current.keys()
         for path in self._folder.iterdir():
-            if path.name not in current and path.stat().st_mtime < now - KEEP_SECONDS:
+            if path.name in in_use:
+                os.utime(path, (now, now))
+            elif path.stat().st_mtime < now - KEEP_SECONDS:
                 path.unlink()
 
     def read(self, name: str) -> bytes:

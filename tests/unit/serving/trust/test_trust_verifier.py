@@ -1,0 +1,154 @@
+"""What a refresh reads, takes over, drops and remembers."""
+
+import gc
+import time
+from pathlib import Path
+
+import pytest
+from tuf.api.metadata import TargetFile
+
+from facade.errors import Unavailable
+from facade.serving.trust.verifier import Verifier
+from tests.support.clock import FakeClock
+from tests.support.tuf_repo import RepoSource, TufRepo, signed_target, target_file
+
+
+@pytest.fixture
+def repo() -> TufRepo:
+    repo = TufRepo(["dev", "prod"])
+    repo.publish(signed_target("dev/app/v1", b"one"))
+    return repo
+
+
+@pytest.fixture
+def source(repo: TufRepo) -> RepoSource:
+    return RepoSource(repo)
+
+
+@pytest.fixture
+def verifier(repo: TufRepo, source: RepoSource, tmp_path: Path) -> Verifier:
+    return Verifier(repo.pinned, tmp_path / "m", source, FakeClock(time.time()))
+
+
+def test_only_fleets_that_were_asked_for_are_loaded(verifier: Verifier, source: RepoSource) -> None:
+    view = verifier.refresh(None, ["dev", "nobody", "timestamp"])
+    assert set(view.fleets) == {"dev"}
+    assert view.known_fleets == {"dev", "prod"}
+    assert view.versions == {
+        "root": 1,
+        "timestamp": 2,
+        "snapshot": 2,
+        "targets": 1,
+        "dev": 2,
+    }
+    assert view.expires.keys() == view.versions.keys()
+    assert not [name for name in source.requests if "prod" in name]
+
+
+def test_an_unchanged_fleet_is_taken_over_unread(
+    repo: TufRepo, verifier: Verifier, source: RepoSource, tmp_path: Path
+) -> None:
+    before = verifier.refresh(None, ["dev", "prod"])
+    (tmp_path / "m" / "dev.json").unlink()
+    source.requests.clear()
+    repo.publish(signed_target("prod/app/v1"))
+    after = verifier.refresh(before, ["dev", "prod"])
+    assert after.fleets["dev"] is before.fleets["dev"]
+    assert after.fleets["prod"] is not before.fleets["prod"]
+    assert after.generation == before.generation + 1
+    assert not [name for name in source.requests if "dev" in name]
+
+
+def test_a_withdrawn_target_is_gone(repo: TufRepo, verifier: Verifier) -> None:
+    before = verifier.refresh(None, ["dev"])
+    del repo.fleets["dev"].targets["dev/app/v1"]
+    repo.publish(fleets=["dev"])
+    assert not verifier.refresh(before, ["dev"]).fleets["dev"].by_path
+
+
+@pytest.mark.parametrize(
+    "custom", [None, {}, {"oci": {"registry": "GHCR.IO", "repository": "a"}}, {"oci": []}]
+)
+def test_a_malformed_custom_drops_that_target_and_says_so(
+    repo: TufRepo, verifier: Verifier, custom: object
+) -> None:
+    file = target_file(signed_target("dev/app/v2"))
+    repo.fleets["dev"].targets["dev/app/v2"] = TargetFile(
+        file.length, file.hashes, "dev/app/v2", {} if custom is None else {"custom": custom}
+    )
+    repo.publish(fleets=["dev"])
+    view = verifier.refresh(None, ["dev"])
+    assert set(view.fleets["dev"].by_path) == {"dev/app/v1"}
+    assert any("dev/app/v2" in problem for problem in view.problems)
+
+
+def test_a_fleet_whose_file_is_missing_stops_alone(
+    repo: TufRepo, verifier: Verifier, source: RepoSource
+) -> None:
+    repo.publish(signed_target("dev/app/v2"))
+    del repo.files["3.dev.json"]
+    view = verifier.refresh(None, ["dev", "prod"])
+    assert set(view.fleets) == {"prod"}
+    assert set(view.failed) == {"dev"}
+    assert any("fleet dev" in problem for problem in view.problems)
+
+
+def test_a_removed_fleet_is_no_longer_known(repo: TufRepo, verifier: Verifier) -> None:
+    before = verifier.refresh(None, ["dev"])
+    assert repo.targets.delegations is not None
+    assert repo.targets.delegations.roles is not None
+    del repo.targets.delegations.roles["dev"]
+    repo.bump("targets")
+    repo.publish()
+    view = verifier.refresh(before, ["dev"])
+    assert view.known_fleets == {"prod"}
+    assert not view.fleets
+
+
+def test_a_restart_serves_what_was_verified_before_when_the_source_is_away(
+    repo: TufRepo, verifier: Verifier, source: RepoSource, tmp_path: Path
+) -> None:
+    verifier.refresh(None, ["dev"])
+    source.failing["timestamp.json"] = ConnectionRefusedError()
+    clock = FakeClock(time.time())
+    again = Verifier(repo.pinned, tmp_path / "m", source, clock)
+    with pytest.raises(Unavailable):
+        again.refresh(None, ["dev"])
+    view = again.persisted(None, ["dev", "prod"])
+    assert set(view.fleets) == {"dev"}
+    assert set(view.failed) == {"prod"}
+    clock.advance(86_400)
+    with pytest.raises(Unavailable, match="expired"):
+        again.persisted(None, ["dev"])
+
+
+def test_nothing_persisted_is_unavailable(verifier: Verifier) -> None:
+    with pytest.raises(Unavailable):
+        verifier.persisted(None, ["dev"])
+
+
+@pytest.mark.parametrize("pinned", [b"", b"{}", b"nonsense"])
+def test_a_pinned_root_that_is_none_is_refused_at_once(pinned: bytes, tmp_path: Path) -> None:
+    with pytest.raises(Unavailable, match="pinned root"):
+        Verifier(pinned, tmp_path, RepoSource(TufRepo()), FakeClock())
+
+
+def test_a_pinned_root_without_its_signature_is_refused(tmp_path: Path) -> None:
+    repo = TufRepo()
+    forged = repo.put("root", repo.root, repo.signers["targets"])
+    with pytest.raises(Unavailable, match="0/1 keys"):
+        Verifier(forged, tmp_path, RepoSource(repo), FakeClock())
+
+
+def test_another_installations_folder_is_no_danger(verifier: Verifier, tmp_path: Path) -> None:
+    verifier.refresh(None, ["dev"])
+    other = TufRepo(["dev"])
+    view = Verifier(
+        other.pinned, tmp_path / "m", RepoSource(other), FakeClock(time.time())
+    ).refresh(None, ["dev"])
+    assert not view.fleets["dev"].by_path
+
+
+def test_the_garbage_collector_is_left_as_it_was(verifier: Verifier) -> None:
+    verifier.refresh(None, ["dev"])
+    assert gc.isenabled()
