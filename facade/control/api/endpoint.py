@@ -123,7 +123,7 @@ def register(
     """Add every endpoint to the router."""
     for endpoint in endpoints:
         dispatcher = _Dispatcher(endpoint, services, authentication)
-        router.add_route(endpoint.method, API_PREFIX + endpoint.path, dispatcher)
+        router.add_route(endpoint.method, API_PREFIX + endpoint.path, dispatcher.handle)
 
 
 class _Dispatcher:
@@ -137,7 +137,7 @@ class _Dispatcher:
         self._services = services
         self._authentication = authentication
 
-    async def __call__(self, request: web.Request) -> web.StreamResponse:
+    async def handle(self, request: web.Request) -> web.StreamResponse:
         endpoint = self._endpoint
         principal = await self._authentication.principal(request)
         if endpoint.permission is not None:

@@ -275,25 +275,34 @@ class Devices(Protocol):
 
 
 class RoleState(Protocol):
-    """One role of the published metadata."""
+    """One role of the published metadata (`control.signing.status.RoleStatus`)."""
 
     @property
-    def role(self) -> str: ...
+    def name(self) -> str: ...
     @property
     def version(self) -> int: ...
     @property
     def expires(self) -> float: ...
     @property
-    def keys(self) -> Sequence[str]: ...
+    def key_ids(self) -> Sequence[str]: ...
     @property
     def threshold(self) -> int: ...
+    @property
+    def offline(self) -> bool: ...
+    @property
+    def targets(self) -> int | None: ...
 
 
-class Trust(Protocol):
-    """The signed metadata, as published."""
+class TrustState(Protocol):
+    """The signed metadata as published (`control.signing.status.TrustStatus`)."""
 
-    async def roles(self) -> Sequence[RoleState]:
-        """Every role, root first."""
+    @property
+    def roles(self) -> Sequence[RoleState]: ...
+    @property
+    def offline_keys_at_hand(self) -> bool: ...
+
+    def warnings(self, now: float) -> Sequence[str]:
+        """What somebody should do soon, in sentences."""
         ...
 
 
@@ -386,7 +395,11 @@ class ApiKeys(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class OperatorServices:
-    """Everything behind the operator port. `app.py` fills it."""
+    """Everything behind the operator port. `app.py` fills it.
+
+    Arguments:
+        trust: reads the published metadata; it blocks, so it is called in a thread.
+    """
 
     connections: Connections
     browse: Browse
@@ -394,7 +407,7 @@ class OperatorServices:
     artifacts: Artifacts
     fleets: Fleets
     devices: Devices
-    trust: Trust
+    trust: Callable[[], TrustState]
     cache: CachePort
     audit: Audit
     pulls: Pulls

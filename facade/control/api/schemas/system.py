@@ -69,7 +69,7 @@ class DeviceRevoked(Changed):
     revoked: bool
 
 
-class RoleStatus(Answer):
+class RoleItem(Answer):
     """One role of the signed metadata."""
 
     role: str
@@ -77,16 +77,18 @@ class RoleStatus(Answer):
     expires: Moment
     expires_in: float = Field(description="seconds; negative: expired")
     keys: list[str]
-    threshold: int | None = None
-    problem: str | None = None
+    threshold: int
+    offline: bool = Field(description="its keys belong on an offline machine")
+    artifacts: int | None = Field(None, description="signed artifacts, for a fleet")
 
 
-class TrustStatus(Answer):
+class TrustReport(Answer):
     """The signed metadata as the control side publishes it."""
 
-    ok: bool
-    roles: list[RoleStatus]
-    problems: list[str]
+    ok: bool = Field(description="no role has expired")
+    roles: list[RoleItem]
+    offline_keys_at_hand: bool = Field(description="true: carry the offline keys away")
+    warnings: list[str]
 
 
 class CacheState(Answer):
