@@ -23,7 +23,7 @@ from facade.device import Device, parse_fleet, parse_name, parse_spiffe_id
 from facade.errors import Denied, Invalid
 from facade.reasons import Reason
 
-_MAX_CACHED = 16_384
+MAX_REMEMBERED = 16_384
 """Devices remembered by fingerprint: about 1 KiB each."""
 
 
@@ -135,11 +135,18 @@ class DeviceCA:
 
 
 class DeviceCertificates:
-    """Turns peer certificates into devices, for one set of CAs. Immutable but for its memory."""
+    """Turns peer certificates into devices, for one set of CAs. Immutable but for its memory.
 
-    def __init__(self, cas: Sequence[DeviceCA], rule: IdentityRule) -> None:
+    Arguments:
+        remember: how many certificates' answers are kept, the oldest forgotten first.
+    """
+
+    def __init__(
+        self, cas: Sequence[DeviceCA], rule: IdentityRule, *, remember: int = MAX_REMEMBERED
+    ) -> None:
         self._cas = tuple(cas)
         self._rule = rule
+        self._most = remember
         self._known: OrderedDict[bytes, Device | Denied] = OrderedDict()
 
     def device(self, der: bytes) -> Device:
@@ -158,7 +165,7 @@ class DeviceCertificates:
 
     def _remember(self, key: bytes, found: Device | Denied) -> Device | Denied:
         self._known[key] = found
-        if len(self._known) > _MAX_CACHED:
+        if len(self._known) > self._most:
             self._known.popitem(last=False)
         return found
 

@@ -1,0 +1,98 @@
+"""Handshakes in memory: what is said of a failed one."""
+
+import ssl
+
+import pytest
+
+from facade.serving.identity.handshake import (
+    CertificateWatch,
+    HandshakeReason,
+    PeerCertificate,
+    reason_for,
+)
+from tests.support.pki import SERVER_AUTH, Authority, Leaf, client_context, now, server_context
+
+CA = Authority.root()
+OTHER = Authority.root("Other CA")
+SERVER = CA.server()
+
+
+def fail(
+    client: ssl.SSLContext, watch: CertificateWatch | None = None
+) -> tuple[HandshakeReason, PeerCertificate | None]:
+    """What a server says of a handshake that does not succeed."""
+    watch = watch or CertificateWatch()
+    server = server_context(SERVER, CA)
+    watch.observe(server)
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    server_side = server.wrap_bio(to_server, to_client, server_side=True)
+    client_side = client.wrap_bio(to_client, to_server, server_hostname="localhost")
+    for _ in range(4):
+        for side in (client_side, server_side):
+            watch.forget()
+            try:
+                side.do_handshake()
+            except ssl.SSLWantReadError:
+                continue
+            except ssl.SSLError as error:
+                if side is server_side:
+                    return reason_for(error), watch.seen()
+    raise AssertionError("the handshake succeeded")
+
+
+@pytest.mark.parametrize(
+    ("leaf", "reason"),
+    [
+        (CA.expired_device(), HandshakeReason.EXPIRED),
+        (CA.device(not_before=now().replace(year=2090), not_after=now().replace(year=2091)),
+         HandshakeReason.NOT_YET_VALID),
+        (OTHER.device(), HandshakeReason.UNKNOWN_CA),
+        (Authority.root("Test CA").device(), HandshakeReason.UNKNOWN_CA),
+        (CA.device(usages=(SERVER_AUTH,)), HandshakeReason.WRONG_USAGE),
+    ],
+    ids=["expired", "not yet valid", "other CA", "CA of the same name", "usage"],
+)  # fmt: skip
+def test_a_refused_certificate_is_named(leaf: Leaf, reason: HandshakeReason) -> None:
+    expected = PeerCertificate("CN=dev kiosk-7", leaf.serial)
+    assert fail(client_context(CA, leaf)) == (reason, expected)
+    assert leaf.serial in str(expected)
+
+
+def test_no_certificate() -> None:
+    assert fail(client_context(CA)) == (HandshakeReason.NO_CERTIFICATE, None)
+
+
+def test_a_client_that_does_not_trust_us() -> None:
+    assert fail(client_context(OTHER, CA.device()))[0] is HandshakeReason.CLIENT_REFUSED
+
+
+def test_an_old_protocol_version() -> None:
+    client = client_context(CA, CA.device())
+    client.minimum_version = client.maximum_version = ssl.TLSVersion.TLSv1_2
+    assert fail(client) == (HandshakeReason.PROTOCOL, None)
+
+
+@pytest.mark.parametrize("said", [b"GET / HTTP/1.1\r\n\r\n", b"SSH-2.0-x\r\n" * 10])
+def test_another_protocol_altogether(said: bytes) -> None:
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    incoming.write(said)
+    side = server_context(SERVER, CA).wrap_bio(incoming, outgoing, server_side=True)
+    with pytest.raises(ssl.SSLError) as caught:
+        side.do_handshake()
+    assert reason_for(caught.value) is HandshakeReason.NOT_TLS
+
+
+@pytest.mark.parametrize(
+    "message",
+    [b"", b"\x0b", b"\x0b\x00\x00\x04\xff", b"\x0b\0\0\x09\0\0\0\5\0\0\1x\0\0", bytes(100)],
+)
+def test_a_mangled_certificate_message_is_just_not_known(message: bytes) -> None:
+    watch = CertificateWatch()
+    watch._message_passed(None, "read", 0x304, 22, 11, message)
+    assert watch.seen() is None
+
+
+def test_what_one_client_presented_is_not_said_of_the_next() -> None:
+    watch = CertificateWatch()
+    assert fail(client_context(CA, CA.expired_device()), watch)[1] is not None
+    assert fail(client_context(CA), watch) == (HandshakeReason.NO_CERTIFICATE, None)
