@@ -1,0 +1,355 @@
+"""The device port as a whole, over real mutual TLS, with everything around it in a test's reach.
+
+Guarantees: every room of the serving wing is the real one (TLS layer, identity, trust on a live signing
+repository, blobs on a real folder, upstream client on real sockets); only the control port is a
+fake, whose connections, deny list and kept manifests a test changes. The wall clock runs, and
+can be set ahead or back. Does not wire what `app.py` wires: that has tests of its own.
+
+    async with FacadeApp(tmp_path) as facade, Registry() as registry:
+        target = await facade.sign(registry, "org/app", small_image())
+        async with facade.device() as kiosk:
+            answer = await kiosk.get(facade.path(registry, "org/app", "manifests", digest))
+"""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import aiohttp
+from aiohttp import web
+
+from facade.clock import SystemClock
+from facade.observability.metrics import Metrics
+from facade.oci.digest import Digest
+from facade.oci.host import RegistryHost
+from facade.serving.api.app import device_app
+from facade.serving.blobs.cache import BlobCache
+from facade.serving.blobs.limits import TransferLimits
+from facade.serving.blobs.local import LocalStore
+from facade.serving.blobs.possession import PossessionIndex
+from facade.serving.identity.certificate import SpiffeRule
+from facade.serving.identity.tls import DeviceCAFile, TlsContexts, TlsFiles
+from facade.serving.identity.tls_transport import TlsProtocolFactory, tls_protocol_factory
+from facade.serving.pulls.admission import Slots, device_overloaded, upstream_overloaded
+from facade.serving.pulls.guard import StreamGuard
+from facade.serving.pulls.manifests import Manifests
+from facade.serving.pulls.reports import BlobEvents, Reports
+from facade.serving.pulls.service import DeviceKey, PullService
+from facade.serving.pulls.sources import Sources
+from facade.serving.trust.decision import Authorisation
+from facade.serving.trust.refresher import Refresher
+from facade.serving.trust.served import MetadataFiles
+from facade.serving.trust.verifier import Verifier
+from facade.target import SignedTarget
+from facade.upstream.addresses import AddressPolicy
+from facade.upstream.client import RegistryClient
+from facade.upstream.connection import Connection
+from facade.upstream.retry import RetryPolicy, Timeouts
+from tests.support.image import Image
+from tests.support.pki import TRUST_DOMAIN, Authority, Leaf, client_context
+from tests.support.registry import Registry
+from tests.support.resolver import FakeResolver
+from tests.support.serving import FakeControl
+from tests.support.tuf_repo import RepoSource, TufRepo
+
+LOOPBACK = ("127.0.0.0/8",)
+_QUICK = RetryPolicy(attempts=2, base_seconds=0.01)
+_LIMITS = TransferLimits(resume=_QUICK)
+_TIMEOUTS = Timeouts(unreachable=2.0, first_byte=5.0)
+
+
+class MovableClock(SystemClock):
+    """The machine's clock, whose wall time can be moved."""
+
+    def __init__(self) -> None:
+        self.offset = 0.0
+
+    def time(self) -> float:
+        return super().time() + self.offset
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """What a test may set.
+
+    Arguments:
+        allow_cidrs: addresses that registries may have.
+        requests, streams: slots per device; transfers: per connection.
+        wait_seconds: for a slot.
+        limits: of transfers.
+        retry, timeouts: of the upstream client; quick by default.
+        keep_manifests: whether signing leaves the manifests with the control port, as import does.
+        ca_fleets: fleets that the device CA may name.
+    """
+
+    allow_cidrs: tuple[str, ...] = LOOPBACK
+    requests: int = 64
+    streams: int = 32
+    transfers: int = 16
+    wait_seconds: float = 30.0
+    limits: TransferLimits = _LIMITS
+    retry: RetryPolicy = _QUICK
+    timeouts: Timeouts = _TIMEOUTS
+    keep_manifests: bool = True
+    ca_fleets: tuple[str, ...] = ("*",)
+
+
+class FacadeApp:
+    """The device port; use as an async context manager.
+
+    Arguments:
+        folder: everything on disk lies below it; a second instance on the same folder finds it.
+        tuf, ca, server_ca: given again to a second instance, for a restart.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        tuning: Tuning | None = None,
+        tuf: TufRepo | None = None,
+        ca: Authority | None = None,
+        server_ca: Authority | None = None,
+        resolver: FakeResolver | None = None,
+    ) -> None:
+        self.folder = folder
+        self.tuning = tuning or Tuning()
+        self.ca = ca or Authority.root("Device CA")
+        self.server_ca = server_ca or Authority.root("Server CA")
+        self.tuf = tuf or TufRepo(("dev", "other"))
+        self.source = RepoSource(self.tuf)
+        self.clock = MovableClock()
+        self.control = FakeControl()
+        self.metrics = Metrics(self.clock)
+        self.resolver = resolver
+        self.port = 0
+        self._stack = AsyncExitStack()
+        self._numbers = iter(range(1, 1_000_000))
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._start()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        await self._stack.aclose()
+
+    async def _start(self) -> None:
+        tuning, clock = self.tuning, self.clock
+        self.tls = self._tls()
+        reports = Reports(control=self.control, clock=clock, observer=self.metrics)
+        self.cache = self._cache(reports)
+        upstream = RegistryClient(
+            authorizer=self.control,
+            addresses=AddressPolicy(tuning.allow_cidrs),
+            clock=clock,
+            timeouts=tuning.timeouts,
+            retry=tuning.retry,
+            observer=self.metrics,
+            resolver=self.resolver,
+        )
+        self._stack.push_async_callback(upstream.close)
+        self._stack.push_async_callback(self.cache.close)
+        sources = Sources(
+            upstream=upstream,
+            control=self.control,
+            slots=Slots[str](
+                tuning.transfers,
+                wait_seconds=tuning.wait_seconds,
+                clock=clock,
+                refusal=upstream_overloaded,
+            ),
+            reports=reports,
+        )
+        self.manifests = Manifests(
+            control=self.control, blobs=self.cache, sources=sources, reports=reports
+        )
+        self._stack.push_async_callback(self.manifests.close)
+        verifier = Verifier(self.tuf.pinned, self.folder / "tuf", self.source, clock)
+        self.refresher = Refresher(verifier, clock=clock, refresh_seconds=1, observer=self.metrics)
+        authorisation = Authorisation(
+            views=self.refresher, manifests=self.manifests, clock=clock, kept=self.manifests.kept
+        )
+        self._stack.push_async_callback(authorisation.close)
+        self.pulls = PullService(
+            authorisation=authorisation,
+            control=self.control,
+            manifests=self.manifests,
+            blobs=self.cache,
+            sources=sources,
+            requests=self._device_slots(tuning.requests),
+            streams=self._device_slots(tuning.streams),
+        )
+        self.guard = StreamGuard(
+            judge=self.pulls.judge,
+            generation=self.pulls.generation(lambda: self.refresher.view().generation),
+            clock=clock,
+        )
+        app = device_app(
+            pulls=self.pulls,
+            authorities=self.tls,
+            metadata=MetadataFiles(verifier.served, self.refresher),
+            control=self.control,
+            guard=self.guard,
+            reports=reports,
+            metrics=self.metrics,
+            clock=clock,
+            default_registry=RegistryHost("docker.io"),
+        )
+        await self.refresher.start()
+        self._stack.push_async_callback(self.refresher.stop)
+        await self._listen(app)
+
+    def _tls(self) -> TlsContexts:
+        server = self.server_ca.server().write(self.folder / "pki", "server")
+        ca = self.ca.write(self.folder / "pki", "device-ca.pem")
+        files = TlsFiles(server.certificate, server.key, (DeviceCAFile(ca, self.tuning.ca_fleets),))
+        return TlsContexts(files, SpiffeRule(TRUST_DOMAIN))
+
+    def _cache(self, reports: Reports) -> BlobCache:
+        executor = self._stack.enter_context(ThreadPoolExecutor(4))
+        self.store = LocalStore.at(self.folder / "cache", executor)
+        self._stack.callback(self.store.close)
+        index = PossessionIndex.at(self.folder / "cache" / "index.db", self.clock)
+        self._stack.push_async_callback(index.close)
+        return BlobCache(
+            store=self.store,
+            possession=index,
+            clock=self.clock,
+            executor=executor,
+            limits=self.tuning.limits,
+            observer=BlobEvents(self.metrics, reports),
+        )
+
+    def _device_slots(self, limit: int) -> Slots[DeviceKey]:
+        return Slots(
+            limit,
+            wait_seconds=self.tuning.wait_seconds,
+            clock=self.clock,
+            refusal=device_overloaded,
+            observer=self.metrics,
+        )
+
+    async def _listen(self, app: web.Application) -> None:
+        runner = web.AppRunner(
+            app, access_log=None, handle_signals=False, handler_cancellation=True
+        )
+        await runner.setup()
+        self._stack.push_async_callback(runner.cleanup)
+        assert runner.server is not None
+        factory: TlsProtocolFactory = tls_protocol_factory(
+            self.tls.current, runner.server, hooks=self.metrics
+        )
+        server = await asyncio.get_running_loop().create_server(factory, "127.0.0.1", 0)
+        self.port = server.sockets[0].getsockname()[1]
+
+        async def stop() -> None:
+            server.close()
+            factory.abort()
+            await server.wait_closed()
+
+        self._stack.push_async_callback(stop)
+
+    # What a test does with it.
+
+    @property
+    def url(self) -> str:
+        return f"https://localhost:{self.port}"
+
+    def connect(self, registry: Registry) -> Connection:
+        """Connect a registry, if it is not connected yet."""
+        known = self.control.current.connections.get(registry.host)
+        if known is not None:
+            return known
+        template = registry.connection()
+        connection = Connection(
+            f"c{next(self._numbers)}",
+            template.host,
+            template.provider,
+            settings=template.settings,
+        )
+        self.control.connect(connection)
+        return connection
+
+    async def sign(
+        self,
+        registry: Registry,
+        repository: str,
+        image: Image,
+        *,
+        fleet: str = "dev",
+        version: str = "v1",
+        name: str = "app",
+        hold: bool = True,
+    ) -> SignedTarget:
+        """Put an image into the registry, connect that, and sign it, as an import does.
+
+        Arguments:
+            hold: whether the registry gets the content.
+        """
+        self.connect(registry)
+        if hold:
+            registry.add_image(repository, image)
+        media_type, data = image.manifests[image.index]
+        place = registry.host.repository(repository)
+        if self.tuning.keep_manifests:
+            for _, manifest in image.manifests.values():
+                self.control.keep(registry.host, place, manifest)
+        target = SignedTarget(
+            fleet, name, version, image.index, len(data), registry.host, place, media_type
+        )
+        await self.publish(target)
+        return target
+
+    async def publish(self, *targets: SignedTarget) -> None:
+        """Sign targets, and have them in use when this returns."""
+        self.tuf.publish(*targets)
+        await self.refresher.refresh()
+
+    async def withdraw(self, target: SignedTarget) -> None:
+        """Sign without it; the refresher finds out by itself."""
+        del self.tuf.fleets[target.fleet].targets[target.path]
+        self.tuf.publish(fleets=[target.fleet])
+
+    async def settled(self) -> None:
+        """Return when no transfer is under way: what was pulled is in the store."""
+        async with asyncio.timeout(10):
+            while len(self.cache.flights):  # noqa: ASYNC110 - there is no event for it
+                await asyncio.sleep(0.002)
+
+    @asynccontextmanager
+    async def device(
+        self,
+        fleet: str = "dev",
+        name: str = "kiosk-7",
+        *,
+        leaf: Leaf | None = None,
+        context: ssl.SSLContext | None = None,
+    ) -> AsyncIterator[aiohttp.ClientSession]:
+        """A client session with a device certificate, relative to the port's URL."""
+        context = context or client_context(self.server_ca, leaf or self.ca.device(fleet, name))
+        connector = aiohttp.TCPConnector(ssl=context)
+        timeout = aiohttp.ClientTimeout(total=60)
+        async with aiohttp.ClientSession(
+            self.url, connector=connector, timeout=timeout, auto_decompress=False
+        ) as session:
+            yield session
+
+
+def path(registry: Registry, repository: str, kind: str, digest: Digest | str) -> str:
+    """The path of a pull, in prefix form."""
+    return f"/v2/{registry.host}/{repository}/{kind}/{digest}"
