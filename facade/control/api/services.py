@@ -10,6 +10,19 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from facade.clock import Clock
+from facade.control.api.outcomes import (
+    ArtifactRecord,
+    AuditRecord,
+    DeviceRecord,
+    FleetRecord,
+    IssuedCertificate,
+    KeyRecord,
+    ManifestSummary,
+    TagList,
+    TagOutcome,
+    TrustState,
+    Verification,
+)
 from facade.control.api.permissions import Principal
 from facade.control.connections.model import StoredConnection
 from facade.control.credentials.model import Offered
@@ -17,7 +30,6 @@ from facade.oci.digest import Digest
 from facade.oci.host import RegistryHost
 from facade.oci.reference import Repository, Tag
 from facade.secret import Secret
-from facade.target import SignedTarget
 from facade.upstream.connection import Connection, ConnectionSettings
 from facade.wings import CachePort, Pulled
 
@@ -25,14 +37,8 @@ ProgressSink = Callable[[Mapping[str, Any]], None]
 """Takes `{"tag", "step"}` while a tag is worked on and `{"tag", "status", "error"?}` once it is done."""
 
 
-class Connections(Protocol):
-    """Connect, list, change, remove and try registries."""
-
-    async def add(
-        self, provider: str, offered: Offered, settings: ConnectionSettings, *, actor: str
-    ) -> StoredConnection:
-        """Connect a registry. Raises Invalid, Conflict."""
-        ...
+class ConnectionLookup(Protocol):
+    """Reads the connections."""
 
     def list(self) -> Sequence[StoredConnection]:
         """All, by host."""
@@ -40,6 +46,16 @@ class Connections(Protocol):
 
     def get(self, host: RegistryHost) -> StoredConnection:
         """One. Raises NotFound."""
+        ...
+
+
+class Connections(ConnectionLookup, Protocol):
+    """Connect, change, remove and try registries."""
+
+    async def add(
+        self, provider: str, offered: Offered, settings: ConnectionSettings, *, actor: str
+    ) -> StoredConnection:
+        """Connect a registry. Raises Invalid, Conflict."""
         ...
 
     async def change(
@@ -55,36 +71,6 @@ class Connections(Protocol):
     async def test(self, host: RegistryHost, repository: Repository | None) -> str:
         """Try it now; what works, in words. Raises NotFound, Upstream, Denied."""
         ...
-
-
-class TagList(Protocol):
-    """Tags as the registry told them."""
-
-    @property
-    def tags(self) -> Sequence[str]: ...
-    @property
-    def clipped(self) -> bool: ...
-    @property
-    def pages(self) -> int: ...
-
-
-class ManifestSummary(Protocol):
-    """What a reference is just now. `platforms` are (platform, digest, size)."""
-
-    @property
-    def digest(self) -> Digest: ...
-    @property
-    def media_type(self) -> str: ...
-    @property
-    def size(self) -> int: ...
-    @property
-    def platforms(self) -> Sequence[tuple[str, Digest, int]]: ...
-    @property
-    def total_bytes(self) -> int | None: ...
-    @property
-    def created(self) -> str | None: ...
-    @property
-    def annotations(self) -> Mapping[str, str]: ...
 
 
 class Browse(Protocol):
@@ -118,21 +104,6 @@ class ImportOrder:
     warm: bool = False
 
 
-class TagOutcome(Protocol):
-    """What became of one tag; `status` is imported, unchanged, moved or failed."""
-
-    @property
-    def reference(self) -> str: ...
-    @property
-    def status(self) -> str: ...
-    @property
-    def digest(self) -> Digest | None: ...
-    @property
-    def target(self) -> str | None: ...
-    @property
-    def error(self) -> str | None: ...
-
-
 class Importer(Protocol):
     """Freeze tags as signed artifacts."""
 
@@ -141,34 +112,6 @@ class Importer(Protocol):
     ) -> Sequence[TagOutcome]:
         """One outcome per tag, in order. Raises Invalid, NotFound for the order as a whole."""
         ...
-
-
-class ArtifactRecord(Protocol):
-    """A signed artifact and what is remembered of its import."""
-
-    @property
-    def target(self) -> SignedTarget: ...
-    @property
-    def imported_by(self) -> str | None: ...
-    @property
-    def imported_at(self) -> float | None: ...
-    @property
-    def bytes(self) -> int | None: ...
-    @property
-    def pulled(self) -> int | None: ...
-    @property
-    def last_pulled(self) -> float | None: ...
-
-
-class Verification(Protocol):
-    """What a second walk found: `problems` are (digest, sentence)."""
-
-    @property
-    def checked(self) -> int: ...
-    @property
-    def cached(self) -> int | None: ...
-    @property
-    def problems(self) -> Sequence[tuple[str, str]]: ...
 
 
 class Artifacts(Protocol):
@@ -199,19 +142,6 @@ class Artifacts(Protocol):
         ...
 
 
-class FleetRecord(Protocol):
-    """A fleet; `expires` of its role."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def artifacts(self) -> int: ...
-    @property
-    def version(self) -> int | None: ...
-    @property
-    def expires(self) -> float | None: ...
-
-
 class Fleets(Protocol):
     """The fleets that the signed metadata delegates to."""
 
@@ -222,36 +152,6 @@ class Fleets(Protocol):
     async def add(self, name: str) -> FleetRecord:
         """Delegate to one more. Raises Conflict with the offline command to run."""
         ...
-
-
-class DeviceRecord(Protocol):
-    """A device that got a certificate here, or was revoked here."""
-
-    @property
-    def fleet(self) -> str: ...
-    @property
-    def name(self) -> str: ...
-    @property
-    def serial(self) -> str | None: ...
-    @property
-    def not_after(self) -> float | None: ...
-    @property
-    def revoked_at(self) -> float | None: ...
-    @property
-    def revoked_serials(self) -> Sequence[str]: ...
-
-
-class IssuedCertificate(Protocol):
-    """A fresh certificate, PEM; `ca` is the server's CA."""
-
-    @property
-    def certificate(self) -> str: ...
-    @property
-    def ca(self) -> str: ...
-    @property
-    def serial(self) -> str: ...
-    @property
-    def not_after(self) -> float: ...
 
 
 class Devices(Protocol):
@@ -272,55 +172,6 @@ class Devices(Protocol):
     async def restore(self, fleet: str, name: str, *, actor: str) -> None:
         """Admit certificates issued from now on. Raises NotFound."""
         ...
-
-
-class RoleState(Protocol):
-    """One role of the published metadata (`control.signing.status.RoleStatus`)."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def version(self) -> int: ...
-    @property
-    def expires(self) -> float: ...
-    @property
-    def key_ids(self) -> Sequence[str]: ...
-    @property
-    def threshold(self) -> int: ...
-    @property
-    def offline(self) -> bool: ...
-    @property
-    def targets(self) -> int | None: ...
-
-
-class TrustState(Protocol):
-    """The signed metadata as published (`control.signing.status.TrustStatus`)."""
-
-    @property
-    def roles(self) -> Sequence[RoleState]: ...
-    @property
-    def offline_keys_at_hand(self) -> bool: ...
-
-    def warnings(self, now: float) -> Sequence[str]:
-        """What somebody should do soon, in sentences."""
-        ...
-
-
-class AuditRecord(Protocol):
-    """A row of the audit trail."""
-
-    @property
-    def at(self) -> float: ...
-    @property
-    def actor(self) -> str: ...
-    @property
-    def action(self) -> str: ...
-    @property
-    def subject(self) -> str: ...
-    @property
-    def outcome(self) -> str: ...
-    @property
-    def detail(self) -> Mapping[str, Any]: ...
 
 
 class Audit(Protocol):
@@ -347,23 +198,6 @@ class Pulls(Protocol):
     ) -> tuple[Sequence[Pulled], int]:
         """A page, newest first, and the total."""
         ...
-
-
-class KeyRecord(Protocol):
-    """An API key, without its value."""
-
-    @property
-    def id(self) -> str: ...
-    @property
-    def name(self) -> str: ...
-    @property
-    def permissions(self) -> frozenset[str]: ...
-    @property
-    def fleets(self) -> frozenset[str] | None: ...
-    @property
-    def created_at(self) -> float: ...
-    @property
-    def last_used(self) -> float | None: ...
 
 
 class ApiKeys(Protocol):

@@ -1,6 +1,7 @@
 """Signed artifacts: list, show, verify, warm, withdraw."""
 
 from facade.control.api.endpoint import Call, Endpoint
+from facade.control.api.outcomes import ArtifactRecord
 from facade.control.api.paging import fields, maybe_moment
 from facade.control.api.permissions import Permission
 from facade.control.api.schemas.base import Nothing
@@ -15,7 +16,7 @@ from facade.control.api.schemas.catalog import (
     Warmed,
     WarmedItem,
 )
-from facade.control.api.services import ArtifactRecord, OperatorServices
+from facade.control.api.services import OperatorServices
 
 
 async def list_(call: Call[ArtifactsQuery, Nothing]) -> ArtifactList:

@@ -1,11 +1,11 @@
 """Fleets: list, add."""
 
 from facade.control.api.endpoint import Call, Endpoint
+from facade.control.api.outcomes import FleetRecord
 from facade.control.api.paging import cut, fields, maybe_moment
 from facade.control.api.permissions import Permission
 from facade.control.api.schemas.base import Nothing, Page
 from facade.control.api.schemas.catalog import FleetItem, FleetList, FleetNew
-from facade.control.api.services import FleetRecord
 from facade.device import parse_fleet
 
 

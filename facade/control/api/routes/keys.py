@@ -1,11 +1,11 @@
 """API keys: list, make, revoke. A key makes no key that can do more than itself."""
 
 from facade.control.api.endpoint import Call, Endpoint
+from facade.control.api.outcomes import KeyRecord
 from facade.control.api.paging import cut, fields, maybe_moment, moment
 from facade.control.api.permissions import Permission, Principal
 from facade.control.api.schemas.base import Nothing, Page
 from facade.control.api.schemas.system import KeyItem, KeyList, KeyMade, KeyNew, KeyRevoked
-from facade.control.api.services import KeyRecord
 from facade.device import parse_fleet
 from facade.errors import Denied
 

@@ -3,11 +3,11 @@
 import asyncio
 
 from facade.control.api.endpoint import Call, Endpoint
+from facade.control.api.outcomes import TrustState
 from facade.control.api.paging import moment
 from facade.control.api.permissions import Permission
 from facade.control.api.schemas.base import Nothing
 from facade.control.api.schemas.system import RoleItem, TrustReport
-from facade.control.api.services import TrustState
 
 
 async def status(call: Call[Nothing, Nothing]) -> TrustReport:

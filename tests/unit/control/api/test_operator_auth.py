@@ -1,3 +1,5 @@
+"""Who gets in at the operator port, and who does not."""
+
 import pytest
 
 from facade.control.api.auth import (
@@ -10,7 +12,8 @@ from facade.control.api.endpoint import API_PREFIX
 from facade.control.api.errors import TooManyFailures
 from facade.control.api.routes import ENDPOINTS
 from tests.support.clock import FakeClock
-from tests.support.operator_services import ALL, Client, Fakes
+from tests.support.operator_services import Client, Fakes
+from tests.support.operator_system import ALL
 
 
 def _example(path: str) -> str:

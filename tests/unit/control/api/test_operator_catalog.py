@@ -1,9 +1,13 @@
+"""Imports, artifacts, fleets and keys over HTTP."""
+
 import json
 
 import pytest
 
 from facade.errors import NotFound
-from tests.support.operator_services import ALL, DIGEST, Client, Fakes, Verified
+from tests.support.operator_catalog import DIGEST, Verified
+from tests.support.operator_services import Client, Fakes
+from tests.support.operator_system import ALL
 
 ORDER = {"host": "ghcr.io", "repository": "org/app", "tags": ["v1", "v2"], "fleet": "dev"}
 EVENTS = {"Accept": "text/event-stream"}

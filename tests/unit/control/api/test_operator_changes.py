@@ -1,3 +1,5 @@
+"""Changes: audited, and answered only when the serving side uses them."""
+
 import pytest
 
 from facade.control.api.endpoint import Endpoint

@@ -1,8 +1,11 @@
+"""Connections and browsing over HTTP."""
+
 import pytest
 
 from facade.errors import Upstream
 from facade.reasons import Reason
-from tests.support.operator_services import DIGEST, Client, Fakes, FoundTags
+from tests.support.operator_catalog import DIGEST, FoundTags
+from tests.support.operator_services import Client, Fakes
 
 STATIC = {
     "host": "https://GHCR.io/org",

@@ -1,3 +1,5 @@
+"""One shape for whatever goes wrong, without internals or secrets in it."""
+
 import io
 import json
 

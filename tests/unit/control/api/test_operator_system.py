@@ -1,10 +1,13 @@
+"""Devices, trust, cache, records and the OpenAPI document over HTTP."""
+
 import re
 
 from facade.control.api.openapi import document
 from facade.control.api.routes import ENDPOINTS
 from facade.reasons import Reason
 from facade.wings import Pulled
-from tests.support.operator_services import Client, Fakes, FakeTrust, Role
+from tests.support.operator_services import Client, Fakes
+from tests.support.operator_system import FakeTrust, Role
 
 
 async def test_a_device_certificate_is_issued_for_the_name_asked_not_the_one_in_the_csr(
