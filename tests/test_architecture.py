@@ -19,7 +19,7 @@ GROUND_FLOOR = (
     *("facade.errors", "facade.reasons", "facade.clock", "facade.device", "facade.target"),
     *("facade.secret", "facade.wings", "facade.config", "facade.oci", "facade.upstream"),
 )
-COMPOSERS = ("facade.app", "facade.server", "facade.cli", "facade.demo")
+COMPOSERS = ("facade.app", "facade.server", "facade.up", "facade.cli", "facade.demo")
 """What stands above both wings."""
 CRYPTOGRAPHY_ROOMS = (
     *("facade.control.connections.sealing", "facade.control.devices"),
@@ -32,6 +32,15 @@ TUF_ROOMS = ("facade.serving.trust", "facade.control.signing", "facade.device_cl
 NO_AIOHTTP = ("facade.serving.pulls", "facade.control.catalog")
 UPSTREAM_CLIENT_USERS = (*COMPOSERS, "facade.upstream")
 ADAPTERS = ("facade.upstream.client", "facade.upstream.transport")
+USE_CASES = ("facade.serving.pulls", "facade.control.catalog")
+CATALOG_STORES = ("facade.control.catalog.manifests", "facade.control.catalog.records")
+"""The catalog's own SQL stores: adapters that lie beside the ports they implement."""
+ADAPTERS_BELOW_USE_CASES = (
+    *CATALOG_STORES,
+    *("sqlalchemy", "sqlite3", "redis", "facade.control.database"),
+    *("facade.serving.blobs.local", "facade.serving.trust.verifier"),
+    *("facade.control.connections.sealing", "facade.control.signing.publisher"),
+)
 REAL_TIME = {
     *("time.time", "time.monotonic", "time.sleep", "asyncio.sleep"),
     *("datetime.now", "datetime.utcnow", "datetime.datetime.now"),
@@ -121,6 +130,19 @@ def use_cases_know_no_aiohttp(module: Module) -> Iterator[str]:
 def use_cases_name_no_adapter(module: Module) -> Iterator[str]:
     if module.within("facade") and not module.within(*UPSTREAM_CLIENT_USERS):
         yield from (name for name in module.imports() if is_within(name, ADAPTERS))
+
+
+def use_cases_name_no_store(module: Module) -> Iterator[str]:
+    if module.within(*USE_CASES) and not module.within(*CATALOG_STORES):
+        yield from (name for name in module.imports() if is_within(name, ADAPTERS_BELOW_USE_CASES))
+
+
+def use_cases_are_above_the_domain(module: Module) -> Iterator[str]:
+    """The rooms that use cases are built on do not know them."""
+    for use_case in USE_CASES:
+        wing = use_case.rpartition(".")[0]
+        if module.within(wing) and not module.within(use_case, f"{wing}.api"):
+            yield from (name for name in module.imports() if is_within(name, [use_case]))
 
 
 def api_is_the_top_of_its_wing(module: Module) -> Iterator[str]:
@@ -275,6 +297,8 @@ RULES: dict[str, Rule] = {
         nobody_imports_the_composers,
         use_cases_know_no_aiohttp,
         use_cases_name_no_adapter,
+        use_cases_name_no_store,
+        use_cases_are_above_the_domain,
         api_is_the_top_of_its_wing,
         only_some_rooms_do_cryptography,
         only_some_rooms_know_tuf,
@@ -327,6 +351,11 @@ BREAKING = [
     (use_cases_know_no_aiohttp, "facade.control.catalog.x", "import aiohttp.web"),
     (use_cases_name_no_adapter, "facade.serving.pulls.x", "from facade.upstream.client import C"),
     (use_cases_name_no_adapter, "facade.control.catalog.x", "from facade.upstream import client"),
+    (use_cases_name_no_store, "facade.control.catalog.x", "from sqlalchemy import select"),
+    (use_cases_name_no_store, "facade.serving.pulls.x", "import facade.serving.blobs.local"),
+    (use_cases_name_no_store, "facade.control.catalog.x", "from .records import Records"),
+    (use_cases_are_above_the_domain, "facade.serving.blobs.x", "import facade.serving.pulls.x"),
+    (use_cases_are_above_the_domain, "facade.control.signing.x", "from ..catalog import fleets"),
     (api_is_the_top_of_its_wing, "facade.serving.pulls.x", "from facade.serving.api import app"),
     (only_some_rooms_do_cryptography, "facade.serving.pulls.x", "import cryptography.x509"),
     (only_some_rooms_do_cryptography, "facade.serving.blobs.local", "from OpenSSL import crypto"),
@@ -367,6 +396,9 @@ KEEPING = [
     (nobody_imports_the_composers, "facade.cli.main", "from facade.app import build"),
     (use_cases_know_no_aiohttp, "facade.serving.api.x", "from aiohttp import web"),
     (use_cases_name_no_adapter, "facade.app", "from facade.upstream.client import C"),
+    (use_cases_name_no_store, "facade.serving.pulls.x", "import facade.serving.blobs.port"),
+    (use_cases_name_no_store, "facade.control.catalog.records", "import sqlalchemy"),
+    (use_cases_are_above_the_domain, "facade.serving.api.x", "import facade.serving.pulls.x"),
     (only_some_rooms_do_cryptography, "facade.control.devices.ca", "import cryptography.x509"),
     (only_some_rooms_know_tuf, "facade.control.signing.draft", "import tuf.api.metadata"),
     (modules_are_short, "facade.x", "x = 1\n" * (MAX_LINES - 1)),

@@ -93,7 +93,9 @@ class MetadataRepository:
         snapshot = self._load(
             Snapshot, layout.SNAPSHOT, snapshot_meta.version, snapshot_meta, root.signed
         )
-        targets_meta = snapshot.signed.meta["targets.json"]
+        targets_meta = snapshot.signed.meta.get("targets.json")
+        if targets_meta is None:
+            raise Integrity("The signed snapshot does not list targets.json.")
         targets = self._load(
             Targets, layout.TARGETS, targets_meta.version, targets_meta, root.signed
         )
@@ -133,8 +135,7 @@ class MetadataRepository:
             if role == layout.ROOT or version >= versions.get(role, version):
                 continue
             newer = [v for r, v in present.values() if r == role and version < v <= versions[role]]
-            superseded_at = self._mtime(layout.file_name(role, min(newer)))
-            if superseded_at + layout.RETENTION_SECONDS <= self._clock.time():
+            if newer and self._is_long_ago(layout.file_name(role, min(newer))):
                 removed.append(name)
         try:
             for name in removed:
@@ -151,8 +152,10 @@ class MetadataRepository:
     def _names(self) -> list[str]:
         return sorted(path.name for path in self.metadata.iterdir())
 
-    def _mtime(self, name: str) -> float:
-        return (self.metadata / name).stat().st_mtime
+    def _is_long_ago(self, name: str) -> bool:
+        """Whether the file was written long enough ago for its predecessor to go."""
+        written = (self.metadata / name).stat().st_mtime
+        return written + layout.RETENTION_SECONDS <= self._clock.time()
 
     def _newest_root(self) -> bytes:
         keys = [key for name in self._names() if (key := layout.parse_file_name(name))]

@@ -81,6 +81,7 @@ def test_no_path_raises_anything_but_our_own_errors(path: str, ns: str | None) -
         ("registry-1.docker.io/library/x", "docker.io", "docker.io", "library/x"),
         ("group.with.dots/app", "gitlab.com", "gitlab.com", "group.with.dots/app"),
         ("ghcr.io/org/app", "gitlab.com", "gitlab.com", "ghcr.io/org/app"),
+        ("my_group.x/app", "gitlab.com", "gitlab.com", "my_group.x/app"),
         ("registry/app", "registry", "registry", "registry/app"),
         ("ghcr.io", "ghcr.io", "ghcr.io", "ghcr.io"),
         ("org/manifests", "ghcr.io", "ghcr.io", "org/manifests"),

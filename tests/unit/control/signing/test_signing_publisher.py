@@ -6,6 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from facade.control.signing import layout
 from facade.control.signing.keys import OnlineKeys
@@ -220,6 +221,22 @@ def test_a_disk_that_refuses_leaves_what_was_current(repo: SignedRepository) -> 
         repo.publisher.publish("dev", add=[make_target()])
     assert repo.publisher.targets("dev") == {}
     assert client(repo).target("dev/app/v1") is None
+
+
+def test_old_files_that_cannot_be_removed_spoil_no_publication(repo: SignedRepository) -> None:
+    (repo.metadata / "old.writing").mkdir()
+    with capture_logs() as logs:
+        assert repo.publisher.publish("dev", add=[make_target()]).changed
+    assert [entry["event"] for entry in logs] == ["metadata_clean_failed"]
+    assert client(repo).target("dev/app/v1") is not None
+
+
+def test_another_fleets_lost_role_spoils_no_publication(repo: SignedRepository) -> None:
+    repo.publisher.publish("prod", add=[make_target(fleet="prod")])
+    (repo.metadata / "2.prod.json").unlink()
+    repo.clock.advance(2 * DAY)
+    assert repo.publisher.publish("dev", add=[make_target()]).changed
+    assert "1.prod.json" in names(repo)
 
 
 def test_a_lock_that_cannot_be_had_is_said(tmp_path: Path, repo: SignedRepository) -> None:
