@@ -1,0 +1,159 @@
+"""The in-process `ControlPort`: what the serving wing asks of this wing, in one process.
+
+Guarantees: `snapshot` is an attribute read unless something changed since; `report` never blocks: it
+puts the event into a bounded queue, which a task of its own writes to the database in batches; what
+does not fit is dropped and counted. A closure's manifest comes from our store, never from upstream.
+Does not guarantee that a reported event survives a kill.
+"""
+
+import asyncio
+from collections import deque
+from typing import Protocol
+
+import structlog
+
+from facade.clock import Clock
+from facade.control.catalog.ports import ManifestStore
+from facade.control.connections.store import ConnectionSnapshot, ConnectionStore
+from facade.control.pulls import PullRecords
+from facade.errors import FacadeError
+from facade.oci.digest import Digest
+from facade.oci.host import RegistryHost
+from facade.oci.reference import Repository
+from facade.upstream.challenge import Challenge
+from facade.upstream.connection import Authorization, Authorizer, Connection, Scope
+from facade.wings import (
+    ConnectionUsed,
+    ControlSnapshot,
+    Event,
+    IntegrityFailed,
+    Pulled,
+    Revocations,
+)
+
+log = structlog.get_logger(__name__)
+
+MAX_EVENTS = 10_000
+FLUSH_SECONDS = 1.0
+MAX_BATCH = 1000
+
+
+class DenyList(Protocol):
+    """Who is revoked; an immutable value, a new one after each change."""
+
+    def revocations(self) -> Revocations: ...
+
+
+class ReportObserver(Protocol):
+    """Counts what was dropped."""
+
+    def report_dropped(self) -> None: ...
+
+
+class NullReportObserver:
+    """Counts nothing."""
+
+    def report_dropped(self) -> None:
+        pass
+
+
+class InProcessControlPort:
+    """Implements `facade.wings.ControlPort`. `start` and `close` frame its use.
+
+    Arguments:
+        max_events: events that wait to be written, at most.
+    """
+
+    def __init__(
+        self,
+        *,
+        connections: ConnectionStore,
+        broker: Authorizer,
+        manifests: ManifestStore,
+        deny_list: DenyList,
+        pulls: PullRecords,
+        clock: Clock,
+        observer: ReportObserver | None = None,
+        max_events: int = MAX_EVENTS,
+    ) -> None:
+        self._connections = connections
+        self._broker = broker
+        self._manifests = manifests
+        self._deny_list = deny_list
+        self._pulls = pulls
+        self._clock = clock
+        self._observer = observer or NullReportObserver()
+        self._max_events = max_events
+        self._events: deque[Event] = deque()
+        self._writer: asyncio.Task[None] | None = None
+        self._seen: tuple[ConnectionSnapshot, Revocations] | None = None
+        self._snapshot = ControlSnapshot()
+
+    def start(self) -> None:
+        """Begin writing reports. Needs a running event loop."""
+        self._writer = asyncio.create_task(self._write_on(), name="control reports")
+
+    async def close(self) -> None:
+        """Write what waits, and stop."""
+        if self._writer is not None:
+            self._writer.cancel()
+            await asyncio.gather(self._writer, return_exceptions=True)
+            self._writer = None
+        while self._events:
+            await self._flush()
+
+    def snapshot(self) -> ControlSnapshot:
+        now = (self._connections.snapshot(), self._deny_list.revocations())
+        if self._seen is None or now[0] is not self._seen[0] or now[1] is not self._seen[1]:
+            self._snapshot = ControlSnapshot(
+                generation=self._snapshot.generation + 1,
+                connections=now[0].by_host,
+                revocations=now[1],
+            )
+            self._seen = now
+        return self._snapshot
+
+    async def authorization(
+        self,
+        connection: Connection,
+        scope: Scope,
+        *,
+        challenge: tuple[Challenge, ...] = (),
+        refused: str | None = None,
+    ) -> Authorization:
+        return await self._broker.authorization(
+            connection, scope, challenge=challenge, refused=refused
+        )
+
+    async def closure_manifest(
+        self, registry: RegistryHost, repository: Repository, digest: Digest
+    ) -> bytes | None:
+        return await self._manifests.get(registry, repository, digest)
+
+    def report(self, event: Event) -> None:
+        if len(self._events) >= self._max_events:
+            self._observer.report_dropped()
+            return
+        self._events.append(event)
+
+    async def _write_on(self) -> None:
+        while True:
+            await self._clock.sleep(FLUSH_SECONDS)
+            while self._events:
+                await self._flush()
+
+    async def _flush(self) -> None:
+        """Write one batch; one that cannot be written is dropped, so that the next has its turn."""
+        batch = [self._events.popleft() for _ in range(min(MAX_BATCH, len(self._events)))]
+        pulls = [event for event in batch if isinstance(event, Pulled)]
+        failures = [event for event in batch if isinstance(event, IntegrityFailed)]
+        try:
+            if pulls or failures:
+                await self._pulls.add(pulls, failures)
+            await self._connections.used(
+                event for event in batch if isinstance(event, ConnectionUsed)
+            )
+        except FacadeError as error:
+            for _ in batch:
+                self._observer.report_dropped()
+            log.warning("reports_dropped", count=len(batch), error=error.message)
