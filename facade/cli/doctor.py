@@ -1,0 +1,198 @@
+"""`facade doctor`: look at everything once and say what to do.
+
+Guarantees: changes nothing; one failed check never hides the others; exit 1 when something is broken,
+0 when there is only advice. Checks from where it runs: a server elsewhere is asked through its
+API, its files are not looked at.
+"""
+
+import os
+import socket
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import typer
+
+from facade.cli.client import Api
+from facade.cli.config import ConfigFile
+from facade.cli.output import clean, document, line
+from facade.cli.session import AsJson, Session, State, example, session_of
+from facade.errors import FacadeError
+
+WARN_SECONDS = 30 * 24 * 3600
+"""How long before its end a certificate is warned about."""
+CONNECT_SECONDS = 3.0
+_CERTIFICATES = ("server.pem", "server-ca.pem", "device-ca.pem")
+_SECRET_FILES = ("api-key", "sealing.key", "server.key", "server-ca.key", "device-ca.key")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one check found."""
+
+    check: str
+    status: Literal["ok", "warning", "failed"]
+    message: str
+
+
+def add(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("doctor", epilog=example("facade doctor"))(doctor)
+
+
+def doctor(
+    ctx: typer.Context, *, config: ConfigFile = None, state: State = None, as_json: AsJson = False
+) -> None:
+    """Check configuration, state folder, ports, certificates, metadata, cache, connections."""
+    session = session_of(ctx)
+    findings = list(_examine(session, config))
+    ok = all(finding.status != "failed" for finding in findings)
+    if session.as_json:
+        document(session, {"ok": ok, "checks": [asdict(finding) for finding in findings]})
+    else:
+        for finding in findings:
+            line(session, clean(f"{finding.status:8} {finding.check}: {finding.message}"))
+    if not ok:
+        raise typer.Exit(1)
+
+
+def _examine(session: Session, config: Path | None) -> Iterator[Finding]:
+    yield from _guarded("configuration", lambda: _configuration(session, config))
+    yield from _guarded("state folder", lambda: _state_folder(session))
+    yield from _guarded("certificates", lambda: _certificates(session))
+    try:
+        api = session.api()
+        api.get("/openapi.json")
+    except FacadeError as error:
+        yield Finding("operator API", "failed", error.message)
+        yield from _guarded("ports", lambda: _ports(session, config))
+        return
+    yield Finding("operator API", "ok", f"answers at {api.url}")
+    yield from _guarded("metadata", lambda: _metadata(api))
+    yield from _guarded("cache", lambda: _cache(api))
+    yield from _guarded("connections", lambda: _connections(api))
+
+
+def _guarded(check: str, run: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+    try:
+        yield from run()
+    except FacadeError as error:
+        yield Finding(check, "failed", error.message)
+
+
+def _configuration(session: Session, config: Path | None) -> Iterator[Finding]:
+    from facade.config import load
+
+    load(config, session.environ)
+    yield Finding("configuration", "ok", "every key is known and valid")
+
+
+def _state_folder(session: Session) -> Iterator[Finding]:
+    folder = session.folder
+    if not folder.root.is_dir():
+        yield Finding("state folder", "warning", f"{folder.root} is not there; facade up makes it")
+        return
+    open_files = [
+        name
+        for name in _SECRET_FILES
+        if (folder.root / name).exists()
+        and stat.S_IMODE((folder.root / name).stat().st_mode) & 0o077
+    ]
+    for name in open_files:
+        yield Finding(
+            "state folder", "failed", f"others can read {folder.root / name}; chmod 600 it"
+        )
+    if folder.offline.exists():
+        yield Finding(
+            "offline keys",
+            "warning",
+            f"{folder.offline} is still on this machine: carry it away, and its passphrase "
+            f"({folder.offline_passphrase.name}) separately; everything runs without them",
+        )
+    if not os.access(folder.root, os.W_OK):
+        yield Finding("state folder", "failed", f"{folder.root} cannot be written by this user")
+    elif not open_files:
+        yield Finding("state folder", "ok", f"{folder.root} is private")
+
+
+def _certificates(session: Session) -> Iterator[Finding]:
+    from facade.cli.inspection import read_certificate
+    from facade.clock import SystemClock
+
+    now = SystemClock().time()
+    for path in (session.folder.root / name for name in _CERTIFICATES):
+        if not path.exists():
+            continue
+        certificate = read_certificate(path)
+        left = certificate.not_valid_after_utc.timestamp() - now
+        until = f"{path.name} is valid until {certificate.not_valid_after_utc:%Y-%m-%d}"
+        if left <= 0:
+            yield Finding("certificates", "failed", f"{path.name} has expired; {_renew(path)}")
+        elif left < WARN_SECONDS:
+            yield Finding("certificates", "warning", f"{until}; {_renew(path)}")
+        else:
+            yield Finding("certificates", "ok", until)
+
+
+def _renew(path: Path) -> str:
+    if path.name == "server.pem":
+        return "restart facade up, which makes a new one"
+    return "a new CA means new certificates for all who trust it: plan it"
+
+
+def _metadata(api: Api) -> Iterator[Finding]:
+    answer = api.get("/trust")
+    for warning in answer["warnings"]:
+        yield Finding("metadata", "warning" if answer["ok"] else "failed", warning)
+    if answer["ok"] and not answer["warnings"]:
+        first = min(answer["roles"], key=lambda role: role["expires_in"])
+        yield Finding("metadata", "ok", f"valid; {first['role']} is next, on {first['expires']}")
+
+
+def _cache(api: Api) -> Iterator[Finding]:
+    answer = api.get("/cache")
+    if answer["quarantined"]:
+        yield Finding("cache", "warning", f"{answer['quarantined']} objects failed their check")
+    else:
+        yield Finding("cache", "ok", f"{answer['objects']} objects")
+
+
+def _connections(api: Api) -> Iterator[Finding]:
+    from facade.cli.client import segment
+
+    items: list[dict[str, Any]] = api.everything("/connections")["items"]
+    if not items:
+        yield Finding("connections", "warning", "none; connect one: facade registry add HOST …")
+    for item in items:
+        detail = api.get(f"/connections/{segment(item['host'])}")
+        if detail.get("last_error"):
+            yield Finding(
+                "connections",
+                "warning",
+                f"{item['host']}: {detail['last_error']} (try: facade registry test {item['host']})",
+            )
+        else:
+            yield Finding("connections", "ok", item["host"])
+
+
+def _ports(session: Session, config: Path | None) -> Iterator[Finding]:
+    """Nothing answers: are the ports that a server would take free?"""
+    from facade.config import load, parse_listen
+
+    settings = load(config, session.environ)
+    for name in ("device", "operator", "metrics"):
+        host, port = parse_listen(getattr(settings, name).listen)
+        if port and _somebody_listens(host, port):
+            yield Finding("ports", "failed", f"another program listens on the {name} port {port}")
+        else:
+            yield Finding("ports", "ok", f"the {name} port {port} is free")
+
+
+def _somebody_listens(host: str, port: int) -> bool:
+    address = {"": "127.0.0.1", "::": "::1", "0.0.0.0": "127.0.0.1"}.get(host, host)  # noqa: S104
+    with suppress(OSError), socket.create_connection((address, port), timeout=CONNECT_SECONDS):
+        return True
+    return False

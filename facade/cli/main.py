@@ -1,0 +1,125 @@
+"""Entry point of the `facade` command: builds the commands, turns failures into exit codes.
+
+Guarantees: exit 0 for success, 1 for a failure, 2 for a usage error, 130 after Ctrl-C; a failure is one
+line on stderr that says what to do, never a traceback; with `--json` a failure's body is the one
+document on stdout.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from facade.cli import (
+    apikey,
+    artifact,
+    cache,
+    config,
+    device,
+    doctor,
+    fleet,
+    records,
+    registry,
+    run,
+    runtime_config,
+    trust,
+)
+from facade.cli.client import ApiError
+from facade.cli.output import clean, document, note
+from facade.cli.session import Session
+from facade.errors import Conflict, FacadeError, Invalid
+
+OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+
+
+def build() -> typer.Typer:
+    """All commands."""
+    app = typer.Typer(
+        name="facade",
+        help="The device-facing door of a fleet-update platform: signed, verified, cached container "
+        "image pulls over mutual TLS.",
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    run.add(app)
+    for name, noun in (
+        ("registry", registry),
+        ("artifact", artifact),
+        ("fleet", fleet),
+        ("device", device),
+        ("trust", trust),
+        ("cache", cache),
+        ("apikey", apikey),
+        ("config", config),
+    ):
+        app.add_typer(noun.build(), name=name)
+    runtime_config.add(app)
+    records.add(app)
+    doctor.add(app)
+    return app
+
+
+def main(argv: Sequence[str] | None = None, session: Session | None = None) -> int:
+    """Run one command and give its exit code.
+
+    Arguments:
+        argv: arguments without the program's name; None = the process's.
+        session: where to read and write; None = the process's.
+    """
+    session = session or Session(environ=os.environ)
+    try:
+        code = typer.main.get_command(build()).main(
+            args=list(sys.argv[1:] if argv is None else argv),
+            prog_name="facade",
+            standalone_mode=False,
+            obj=session,
+        )
+    except typer.TyperException as error:
+        return _usage(session, error)
+    except typer.Abort:
+        note(session, "facade: stopped; nothing more was done.")
+        return FAILED
+    except KeyboardInterrupt:
+        return _interrupted(session)
+    except FacadeError as error:
+        return _failed(session, error)
+    except BrokenPipeError:
+        # Whoever read our output has enough; leave nothing for the interpreter to flush.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    if code == INTERRUPTED:
+        return _interrupted(session)
+    return code if isinstance(code, int) else OK
+
+
+def _usage(session: Session, error: typer.TyperException) -> int:
+    message = error.format_message()
+    if "\n" in message:  # the help text itself, for a noun without a command
+        note(session, message)
+        return USAGE
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context is not None else "facade"
+    end = "" if message.endswith((".", "?", "!")) else "."
+    note(session, f"facade: {clean(message)}{end} See: {path} --help")
+    return error.exit_code
+
+
+def _failed(session: Session, error: FacadeError) -> int:
+    if session.as_json:
+        document(session, error.body if isinstance(error, ApiError) else {"error": error.message})
+    lines = error.message.splitlines() or [type(error).__name__]
+    note(session, "\n".join(clean(text) for text in (f"facade: {lines[0]}", *lines[1:])))
+    malformed = isinstance(error, Invalid) and not isinstance(error, Conflict)
+    return USAGE if malformed else FAILED
+
+
+def _interrupted(session: Session) -> int:
+    note(session, "facade: interrupted.")
+    return INTERRUPTED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,76 @@
+"""How far an import is: a bar on a terminal, a line per tag in a pipe, both on stderr.
+
+Guarantees: prints nothing on stdout; survives events it does not know (a newer server).
+"""
+
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from facade.cli.output import clean, note
+from facade.cli.session import Session
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
+    from rich.progress import TaskID
+
+
+class Progress:
+    """Shows the API's `progress` events.
+
+    Arguments:
+        total: tags in all.
+    """
+
+    def __init__(self, session: Session, total: int) -> None:
+        self._session = session
+        self._total = total
+        self._done = 0  # tags of the batches that ended
+        self._in_batch = 0
+        self._bar: Bar | None = None
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> Self:
+        if self._session.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+            from rich.progress import Progress as Bar
+
+            self._bar = Bar(
+                TextColumn("{task.description}", markup=False),
+                BarColumn(),
+                MofNCompleteColumn(),
+                console=Console(file=self._session.stderr),
+                transient=True,
+            )
+            self._task = self._bar.add_task("importing", total=self._total)
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def event(self, event: dict[str, Any]) -> None:
+        """Show one progress event: `tag`, and `status` once that tag is done."""
+        tag, status = clean(event.get("tag", "")), event.get("status")
+        if status:
+            self._in_batch += 1
+        if self._bar is not None and self._task is not None:
+            self._bar.update(
+                self._task,
+                completed=self._done + self._in_batch,
+                description=f"{tag} {clean(status or event.get('step', ''))}",
+            )
+        elif status:
+            error = f": {clean(event['error'])}" if event.get("error") else ""
+            note(self._session, f"{tag} {clean(status)}{error}")
+
+    def finished(self, tags: int) -> None:
+        """A batch of `tags` ended."""
+        self._done += tags
+        self._in_batch = 0
