@@ -251,7 +251,10 @@ class Refresher:
         if view.problems and (before is None or before.problems != view.problems):
             log.warning("metadata_problems", problems=list(view.problems))
         for subscriber in tuple(self._subscribers):
-            subscriber(view)
+            try:
+                subscriber(view)
+            except Exception:  # its defect must not keep the view from the others
+                log.exception("metadata_subscriber_crashed")
 
 
 def _no_view() -> Unavailable:
