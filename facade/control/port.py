@@ -13,7 +13,6 @@ from typing import Protocol
 import structlog
 
 from facade.clock import Clock
-from facade.control.catalog.ports import ManifestStore
 from facade.control.connections.store import ConnectionSnapshot, ConnectionStore
 from facade.control.pulls import PullRecords
 from facade.errors import FacadeError
@@ -36,6 +35,14 @@ log = structlog.get_logger(__name__)
 MAX_EVENTS = 10_000
 FLUSH_SECONDS = 1.0
 MAX_BATCH = 1000
+
+
+class KeptManifests(Protocol):
+    """`control.catalog.manifests.ClosureManifests`."""
+
+    async def get(
+        self, registry: RegistryHost, repository: Repository, digest: Digest
+    ) -> bytes | None: ...
 
 
 class DenyList(Protocol):
@@ -69,7 +76,7 @@ class InProcessControlPort:
         *,
         connections: ConnectionStore,
         broker: Authorizer,
-        manifests: ManifestStore,
+        manifests: KeptManifests,
         deny_list: DenyList,
         pulls: PullRecords,
         clock: Clock,

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from facade.control.catalog.closure import Problem, Wanted
+from facade.control.catalog.history import ImportRecord, Records
 from facade.control.catalog.ordering import sort_key
 from facade.control.catalog.ports import (
     ConnectionLookup,
@@ -19,9 +20,7 @@ from facade.control.catalog.ports import (
     Publisher,
     Registry,
 )
-from facade.control.catalog.records import ImportRecord, ImportRecords
 from facade.control.catalog.walk import PARALLEL, Walk
-from facade.control.pulls import PullCount
 from facade.errors import Integrity, Invalid, NotFound, Upstream
 from facade.oci.digest import Digest
 from facade.oci.platform import Platform
@@ -29,6 +28,15 @@ from facade.oci.reference import Repository, Tag
 from facade.reasons import Reason
 from facade.target import SignedTarget
 from facade.upstream.connection import Connection
+
+
+class PullCount(Protocol):
+    """How often a digest was pulled, and when last (Unix seconds)."""
+
+    @property
+    def count(self) -> int: ...
+    @property
+    def last(self) -> float | None: ...
 
 
 class Pulls(Protocol):
@@ -88,7 +96,7 @@ class Artifacts:
         registry: Registry,
         publisher: Publisher,
         manifests: ManifestStore,
-        records: ImportRecords,
+        records: Records,
         pulls: Pulls,
     ) -> None:
         self._connections = connections

@@ -8,25 +8,16 @@ no path changes its digest. Signs nothing that was not walked before.
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
+from facade.control.catalog.history import Imported, ImportRecord, Records
 from facade.control.catalog.planning import Candidate, Plan, Status, plan
 from facade.control.catalog.ports import Publisher
-from facade.control.catalog.records import Imported, ImportRecord
 from facade.errors import Conflict, FacadeError
 from facade.oci.digest import Digest
 from facade.target import SignedTarget
 
 PLANS = 5
 """How often a batch is planned anew when another import got in between."""
-
-
-class Records(Protocol):
-    """`control.catalog.records.ImportRecords`."""
-
-    async def remember(self, imports: Sequence[Imported], *, actor: str) -> None: ...
-
-    async def of_name(self, fleet: str, name: str) -> Sequence[ImportRecord]: ...
 
 
 @dataclass(frozen=True, slots=True)

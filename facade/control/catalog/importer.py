@@ -13,8 +13,9 @@ from typing import Any
 
 import structlog
 
-from facade.control.catalog.batch import Batch, Records, TagOutcome, Walked
+from facade.control.catalog.batch import Batch, TagOutcome, Walked
 from facade.control.catalog.closure import Closure, Wanted
+from facade.control.catalog.history import Records
 from facade.control.catalog.order import ImportOrder, check_order
 from facade.control.catalog.planning import Candidate, Status
 from facade.control.catalog.ports import ConnectionLookup, ManifestStore, Publisher, Registry

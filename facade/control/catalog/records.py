@@ -5,57 +5,15 @@ Grants nothing: what may be served is in the signed metadata alone.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Row, insert, select, tuple_, update
 
 from facade.clock import Clock
+from facade.control.catalog.history import Imported, ImportRecord
 from facade.control.database.engine import Database
 from facade.control.database.tables import artifacts as table
 from facade.oci.digest import Digest
-from facade.target import SignedTarget
-
-
-@dataclass(frozen=True, slots=True)
-class ImportRecord:
-    """One import. Times are Unix seconds.
-
-    Arguments:
-        reference: the tag, or the digest that was asked for.
-        manifests, blobs: how many the closure has; `bytes` all together.
-    """
-
-    fleet: str
-    name: str
-    version: str
-    registry: str
-    repository: str
-    reference: str
-    digest: Digest
-    manifests: int
-    blobs: int
-    bytes: int
-    imported_by: str
-    imported_at: float
-    withdrawn_by: str | None = None
-    withdrawn_at: float | None = None
-
-    @property
-    def path(self) -> str:
-        """The TUF target path."""
-        return f"{self.fleet}/{self.name}/{self.version}"
-
-
-@dataclass(frozen=True, slots=True)
-class Imported:
-    """A target just signed, with its closure's size."""
-
-    target: SignedTarget
-    reference: str
-    manifests: int
-    blobs: int
-    bytes: int
 
 
 class ImportRecords:

@@ -1,3 +1,5 @@
+"""The order of tags: total, stable, newest-likely first."""
+
 import random
 import time
 

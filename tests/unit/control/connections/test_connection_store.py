@@ -1,3 +1,5 @@
+"""The connection store: restarts, revisions, removal, no secret in any file."""
+
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator

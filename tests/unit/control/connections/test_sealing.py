@@ -1,3 +1,5 @@
+"""Sealed values open in their own place only; rings are private and rotate."""
+
 import os
 import pickle
 from pathlib import Path

@@ -1,3 +1,5 @@
+"""Token keys, lifetimes and the memory cache."""
+
 import dataclasses
 
 from hypothesis import given

@@ -1,3 +1,5 @@
+"""The two ways to use the database: commits, rollbacks, no lost update, private files."""
+
 import asyncio
 import stat
 from collections.abc import AsyncIterator

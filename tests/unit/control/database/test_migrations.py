@@ -1,3 +1,5 @@
+"""The migrations make exactly the tables of the models, from nothing and back."""
+
 from pathlib import Path
 
 import pytest
