@@ -17,6 +17,7 @@ from facade.oci.digest import Digest
 from facade.oci.host import RegistryHost
 from facade.oci.reference import Repository
 from facade.reasons import Reason
+from facade.secret import Secret
 from facade.serving.blobs.port import BlobSource, Outcome
 from facade.upstream.challenge import Challenge
 from facade.upstream.connection import Authorization, Connection, Scope
@@ -57,6 +58,7 @@ class FakeControl:
         self.asked: list[Place] = []
         self.events: list[Event] = []
         self.gate: asyncio.Event | None = None
+        self.header: str | None = None
 
     def snapshot(self) -> ControlSnapshot:
         return self.current
@@ -92,7 +94,7 @@ class FakeControl:
         challenge: tuple[Challenge, ...] = (),
         refused: str | None = None,
     ) -> Authorization:
-        return Authorization(None)
+        return Authorization(None if self.header is None else Secret(self.header), "a1")
 
     async def closure_manifest(
         self, registry: RegistryHost, repository: Repository, digest: Digest

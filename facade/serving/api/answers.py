@@ -1,7 +1,7 @@
 """Answers: their headers, conditional requests and ranges, and the form of refusals.
 
 Guarantees: headers are those of pull-path.md; a length is known before the first byte; every error
-has an OCI body with its reason and request id, and never shows more than its own sentence.
+has an OCI body with its reason and request id.
 """
 
 import math
@@ -11,10 +11,11 @@ from aiohttp import hdrs, web
 
 from facade.errors import FacadeError
 from facade.oci.digest import Digest
-from facade.oci.errorcodes import answer_for, body
+from facade.oci.errorcodes import Answer, answer_for, body
 from facade.oci.ranges import ByteRange, parse_range
 from facade.oci.request import PullRequest
 from facade.serving.api.exchange import Exchange
+from facade.serving.api.words import for_device
 
 CACHE_FOREVER = "private, max-age=31536000, immutable"
 NO_STORE = "no-store"
@@ -95,6 +96,8 @@ def refusal(exchange: Exchange, error: FacadeError, *, size: int | None = None) 
     """
     pull: PullRequest | None = exchange.pull
     answer = answer_for(error, pull.role if pull is not None else None)
+    if answer.status == 500:  # a defect of ours is no verdict on the request: it may try again
+        answer = Answer(503, answer.code)
     headers = {hdrs.CONTENT_TYPE: JSON, hdrs.CACHE_CONTROL: NO_STORE}
     if answer.status in _RETRYABLE:
         seconds = error.retry_after if error.retry_after is not None else 0
@@ -105,6 +108,6 @@ def refusal(exchange: Exchange, error: FacadeError, *, size: int | None = None) 
         headers[hdrs.CONTENT_RANGE] = f"bytes */{size}"
     return web.Response(
         status=answer.status,
-        body=body(answer.code, error.message, error.reason, exchange.id),
+        body=body(answer.code, for_device(error, pull), error.reason, exchange.id),
         headers=headers,
     )
