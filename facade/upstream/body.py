@@ -20,7 +20,7 @@ from facade.upstream.retry import Timeouts
 
 MAX_ERROR_BYTES = 64 * 1024
 """Most that is read of an error body, of a redirect's, and of a token service's answer."""
-DISCARD_SECONDS = 2.0
+DISCARD_SECONDS = 1.0
 """A body that nobody needs is read this long, to keep the connection; then that is dropped."""
 _STALL_CHECKS = 10
 """How often per window the rate is looked at."""

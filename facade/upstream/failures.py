@@ -53,16 +53,23 @@ def broken(url: URL) -> Iterator[None]:
     except aiohttp.ClientConnectorCertificateError as error:
         why = redact(getattr(error.certificate_error, "verify_message", "") or "not trusted")
         raise Broken(
-            f"{where} shows a certificate that cannot be verified: {why}. If it is signed by a "
+            f"{where} shows a certificate that cannot be verified: {why.rstrip('.')}. If it is signed by a "
             "private CA, give that with --ca-file.",
             reached=True,
             transient=False,
         ) from error
+    except aiohttp.ClientConnectorDNSError as error:
+        if isinstance(error.os_error, AddressRefused):
+            raise Broken(error.os_error.error.message, reached=False, transient=False) from error
+        transient = error.os_error.errno == socket.EAI_AGAIN
+        raise _unreachable(where, "its name cannot be resolved", transient=transient) from error
     except aiohttp.ClientConnectorError as error:
         refused = error.os_error
         if isinstance(refused, AddressRefused):
             raise Broken(refused.error.message, reached=False, transient=False) from error
-        raise _unreachable(where, _os_words(refused), transient=_may_pass(refused)) from error
+        raise _unreachable(
+            where, _os_words(refused), transient=not isinstance(refused, ssl.SSLError)
+        ) from error
     except aiohttp.ClientHttpProxyError as error:
         raise Broken(
             f"The proxy did not let the connection to {where} pass (it answered {error.status}).",
@@ -103,13 +110,7 @@ def _unreachable(where: str, why: str, *, transient: bool) -> Broken:
 
 def _os_words(error: OSError) -> str:
     if isinstance(error, ssl.SSLError):
+        if error.reason != "WRONG_VERSION_NUMBER":
+            return "the TLS handshake failed"
         return "it does not speak TLS there (is it a plain http registry? then use --insecure)"
-    if isinstance(error, socket.gaierror) or error.errno is None:
-        return "its name cannot be resolved, or no address answers"
-    return (error.strerror or "the connection failed").lower()
-
-
-def _may_pass(error: OSError) -> bool:
-    if isinstance(error, socket.gaierror):
-        return error.errno == socket.EAI_AGAIN
-    return not isinstance(error, ssl.SSLError)
+    return (error.strerror or "it breaks connections off").lower()

@@ -3,7 +3,8 @@
 Guarantees: the address rules are applied to the very address that is being connected to, IP
 literals and proxies included; nothing is decompressed, redirected, retried, cached or remembered
 in cookies; connections with a CA of their own never share a TLS connection with others. Whatever
-goes wrong on the way is a `Broken`, in words. Does not read bodies: `body` does.
+goes wrong on the way is a `Broken`, in words. (aiohttp itself makes one new connection when a GET
+finds its own dropped, as kept-alive ones are.) Does not read bodies: `body` does.
 """
 
 import asyncio

@@ -15,7 +15,15 @@ from facade.demo.image import Image, make_image
 from facade.oci.digest import Digest
 from facade.oci.manifest import DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST
 
-__all__ = ["Image", "add_referrer", "docker_form", "make_image", "push", "small_image"]
+__all__ = [
+    "Image",
+    "add_referrer",
+    "docker_form",
+    "make_image",
+    "one_layer_image",
+    "push",
+    "small_image",
+]
 
 _DOCKER_TYPES = {
     OCI_INDEX: DOCKER_LIST,
@@ -30,6 +38,22 @@ _DOCKER_TYPES = {
 def small_image(line: str = "hello from the test image") -> Image:
     """A multi-arch image of a few KiB; another line gives another image."""
     return make_image(line=line, payload_bytes=2048)
+
+
+def one_layer_image(payload: bytes) -> Image:
+    """An image of one platform, no index, whose only layer is `payload` (not even a tar)."""
+    config = b'{"architecture":"amd64","os":"linux"}'
+    manifest = json.dumps(
+        {
+            "schemaVersion": 2,
+            "mediaType": OCI_MANIFEST,
+            "config": _descriptor("application/vnd.oci.image.config.v1+json", config),
+            "layers": [_descriptor("application/vnd.oci.image.layer.v1.tar", payload)],
+        }
+    ).encode()
+    digest = Digest.of(manifest)
+    blobs = {Digest.of(config): config, Digest.of(payload): payload}
+    return Image(digest, {digest: (OCI_MANIFEST, manifest)}, blobs)
 
 
 def docker_form(image: Image) -> Image:

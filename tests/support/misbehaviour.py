@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from tests.support.raw_http import Content, Data, Reply, Seen
 
+_BLOCK = 64 * 1024
 Misbehaviour = Callable[[Seen, Reply], Reply]
 
 
@@ -153,5 +154,7 @@ class _Padded:
     def blocks(self, start: int, stop: int) -> Iterator[bytes]:
         end = self.inner.size
         yield from self.inner.blocks(min(start, end), min(stop, end))
-        if stop > end:
-            yield bytes(stop - max(start, end))
+        left = stop - max(start, end)
+        while left > 0:
+            yield bytes(min(left, _BLOCK))
+            left -= _BLOCK

@@ -149,6 +149,8 @@ class RawHttpServer:
                 reply = await self._handler(seen)
                 if not await _write(writer, seen, reply):
                     break
+            else:
+                writer.write(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
         except (ConnectionError, asyncio.IncompleteReadError):
             pass  # the client went away, as clients do
         finally:
@@ -159,7 +161,10 @@ class RawHttpServer:
 
 async def _read_request(reader: asyncio.StreamReader) -> Seen | None:
     try:
-        head = await reader.readuntil(b"\r\n\r\n")
+        first_byte = await reader.readexactly(1)
+        if not first_byte.isupper():
+            return None  # a TLS hello, say
+        head = first_byte + await reader.readuntil(b"\r\n\r\n")
     except asyncio.IncompleteReadError:
         return None
     first, *lines = head.decode("latin-1").split("\r\n")[:-2]

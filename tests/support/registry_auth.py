@@ -45,8 +45,11 @@ class BasicAuth:
 class TokenVerifier(Protocol):
     """Who can tell a good token: `tests.support.token_server.TokenServer`."""
 
-    realm: str
-    service: str
+    @property
+    def realm(self) -> str: ...
+
+    @property
+    def service(self) -> str: ...
 
     def verify(self, token: str) -> Mapping[str, frozenset[str]] | None:
         """Repository → actions granted; None for a token that is not good (any more)."""
