@@ -1,5 +1,6 @@
 """What tests of blobs need again and again: content, keys, a cache on a folder, reading to the end."""
 
+import asyncio
 import random
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,7 @@ from facade.serving.blobs.observer import NullObserver
 from facade.serving.blobs.port import BlobKey, BlobStore, BlobStream
 from facade.serving.blobs.possession import PossessionIndex
 from facade.upstream.connection import Connection
+from tests.support.blob_source import ScriptedSource
 from tests.support.clock import FakeClock
 
 HOST = RegistryHost.parse("ghcr.io")
@@ -42,6 +44,18 @@ async def read_all(stream: BlobStream, start: int = 0, stop: int | None = None) 
         return b"".join([bytes(view) async for view in stream.chunks(start, stop)])
     finally:
         await stream.aclose()
+
+
+async def idle(bench: "Bench") -> None:
+    """Return when no transfer is under way. Raises TimeoutError after 5 real seconds."""
+    async with asyncio.timeout(5):
+        while len(bench.cache.flights):  # noqa: ASYNC110 - real time, for real threads
+            await asyncio.sleep(0.001)
+
+
+async def get(bench: "Bench", source: ScriptedSource, content: bytes) -> BlobStream:
+    """A stream of `content` from REPOSITORY, fetched from `source` on a miss."""
+    return await bench.cache.get(CONNECTION, REPOSITORY, Digest.of(content), len(content), source)
 
 
 class CountingObserver(NullObserver):

@@ -59,6 +59,7 @@ class TransferStream:
         self.outcome = outcome
         self.size = transfer.size
         self.position = 0
+        self._start = 0
         self._transfer = transfer
         self._error: FacadeError | None = None
         self._generation = transfer.generation
@@ -83,10 +84,10 @@ class TransferStream:
         end = self.size if stop is None else stop
         free = end - self._transfer.limits.held(end - start)
         buffer = memoryview(bytearray(min(BLOCK_BYTES, end - start)))
+        self._start = start
         self._move(start)
         while True:
-            if self._is_void():
-                self._move(start)
+            self._is_void()
             settled = self._transfer.settled
             limit = end if settled else min(free, self._transfer.received)
             if self.position < limit:
@@ -110,7 +111,8 @@ class TransferStream:
         self._transfer.detach(self)
 
     def _is_void(self) -> bool:
-        """Whether what was prepared so far is void, nothing of it having been sent.
+        """Whether what was prepared so far became void, nothing of it having been sent: then the
+        stream stands at its start again.
 
         Raises what ends the stream.
         """
@@ -126,6 +128,7 @@ class TransferStream:
                 retry_after=1.0,
             )
         self._generation = self._transfer.generation
+        self._move(self._start)
         return True
 
     def _move(self, position: int) -> None:
@@ -169,7 +172,7 @@ class TransferStream:
             done += await transfer.read(held[done:], begin + done)
             if self._is_void():
                 return None
-        self._move(end)
+        self._move(self.size)  # nothing more is needed from there
         while not transfer.settled:
             await transfer.changed.wait()
             if self._is_void():

@@ -1,0 +1,130 @@
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from facade.errors import Unavailable
+from facade.oci.digest import Digest
+from facade.oci.host import RegistryHost
+from facade.oci.reference import Repository
+from facade.serving.blobs.possession import PossessionIndex
+from tests.support.blobs import HOST, key_of
+from tests.support.clock import FakeClock
+
+KEY = key_of(b"content")
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+async def index(tmp_path: Path, clock: FakeClock) -> AsyncIterator[PossessionIndex]:
+    index = PossessionIndex.at(tmp_path / "index.db", clock)
+    yield index
+    await index.close()
+
+
+async def test_only_the_very_key_has_it(index: PossessionIndex) -> None:
+    assert not await index.has(KEY)
+    await index.add(KEY, 7)
+    await index.add(KEY, 7)
+    assert await index.has(KEY)
+    assert not await index.has(replace(KEY, connection_id="c2"))
+    assert not await index.has(replace(KEY, repository=Repository.parse("org/other")))
+    assert not await index.has(replace(KEY, digest=Digest.of(b"other")))
+    assert await index.at_registry(HOST, KEY.digest)
+    assert not await index.at_registry(RegistryHost.parse("quay.io"), KEY.digest)
+    assert not await index.at_registry(HOST, Digest.of(b"other"))
+    assert await index.totals() == (1, 7)
+
+
+async def test_it_is_on_disk_when_add_returns(tmp_path: Path, index: PossessionIndex) -> None:
+    await index.add(KEY, 7)
+    other = PossessionIndex.at(tmp_path / "index.db", FakeClock())
+    assert await other.has(KEY)
+    await other.close()
+
+
+async def test_the_longest_unused_comes_first(index: PossessionIndex, clock: FakeClock) -> None:
+    keys = [key_of(bytes([number])) for number in range(3)]
+    for key in keys:
+        await index.add(key, 1)
+        clock.advance(1)
+    index.touch(keys[0].digest)
+    await index.flush()
+    await index.flush()
+    expected = [(key.digest, 1) for key in (keys[1], keys[2], keys[0])]
+    assert await index.least_recently_used(10) == expected
+    assert await index.least_recently_used(1, offset=1) == expected[1:2]
+
+
+async def test_what_is_gone_is_forgotten_everywhere(index: PossessionIndex) -> None:
+    await index.add(KEY, 7)
+    await index.forget(KEY.digest)
+    assert not await index.has(KEY)
+    assert not await index.at_registry(HOST, KEY.digest)
+    assert await index.totals() == (0, 0)
+
+
+async def test_objects_found_in_the_store_join_the_order_without_possession(
+    index: PossessionIndex,
+) -> None:
+    await index.add(KEY, 7)
+    await index.notice([(KEY.digest, 99), (Digest.of(b"found"), 5)])
+    assert await index.totals() == (2, 12)
+    assert not await index.has(replace(KEY, digest=Digest.of(b"found")))
+
+
+async def test_many_touches_are_written_early(index: PossessionIndex, clock: FakeClock) -> None:
+    await index.add(KEY, 7)
+    clock.advance(100)
+    other = key_of(b"other")
+    await index.add(other, 1)
+    clock.advance(100)
+    index.touch(KEY.digest)
+    for number in range(10_000):
+        index.touch(Digest("sha256", f"{number:064x}"))
+    async with asyncio.timeout(5):
+        while (await index.least_recently_used(1))[0][0] != other.digest:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+
+
+async def test_use_times_are_written_on_closing(tmp_path: Path, clock: FakeClock) -> None:
+    index = PossessionIndex.at(tmp_path / "other.db", clock)
+    await index.add(KEY, 7)
+    clock.advance(1)
+    await index.add(key_of(b"other"), 1)
+    clock.advance(1)
+    index.touch(KEY.digest)
+    await index.close()
+    index = PossessionIndex.at(tmp_path / "other.db", clock)
+    assert (await index.least_recently_used(2))[1][0] == KEY.digest
+    await index.close()
+
+
+async def test_a_damaged_file_is_made_anew(tmp_path: Path) -> None:
+    path = tmp_path / "damaged.db"
+    path.write_bytes(b"this is no database, but it is long enough to look like one" * 100)
+    index = PossessionIndex.at(path, FakeClock())
+    await index.add(KEY, 7)
+    assert await index.has(KEY)
+    await index.close()
+
+
+def test_a_place_that_cannot_be_used_is_said(tmp_path: Path) -> None:
+    with pytest.raises(Unavailable, match="cannot be opened"):
+        PossessionIndex.at(tmp_path / "missing" / "index.db", FakeClock())
+
+
+async def test_a_failing_database_is_unavailable(tmp_path: Path, index: PossessionIndex) -> None:
+    with sqlite3.connect(tmp_path / "index.db") as database:
+        database.execute("DROP TABLE object")
+    database.close()
+    with pytest.raises(Unavailable):
+        await index.add(KEY, 7)
+    assert not await index.has(KEY)
