@@ -14,7 +14,7 @@ from facade.oci.manifest import OCI_INDEX
 from facade.target import SignedTarget
 from facade.wings import Pulled
 from tests.support.facade_app import FacadeApp, path
-from tests.support.image import Image, small_image
+from tests.support.image import one_layer_image, small_image
 from tests.support.registry import Registry
 
 IMAGE = small_image()
@@ -267,7 +267,7 @@ async def test_one_connection_carries_many_requests(bench: Bench) -> None:
 async def test_twelve_devices_at_once_are_one_upstream_get(tmp_path: Path) -> None:
     async with FacadeApp(tmp_path) as facade, Registry() as registry:
         payload = bytes(range(256)) * 16384  # 4 MiB
-        image = with_layer(payload)
+        image = one_layer_image(payload)
         await facade.sign(registry, "org/app", image)
         layer = Digest.of(payload)
 
@@ -282,32 +282,3 @@ async def test_twelve_devices_at_once_are_one_upstream_get(tmp_path: Path) -> No
         bodies = await asyncio.gather(*(pull(number) for number in range(12)))
         assert all(body == payload for body in bodies)
         assert registry.count("*/blobs/*") == 1
-
-
-def with_layer(payload: bytes) -> Image:
-    """An image of one platform whose layer is `payload`."""
-    config = b'{"architecture":"amd64","os":"linux"}'
-    manifest = json.dumps(
-        {
-            "schemaVersion": 2,
-            "mediaType": "application/vnd.oci.image.manifest.v1+json",
-            "config": {
-                "mediaType": "application/vnd.oci.image.config.v1+json",
-                "digest": str(Digest.of(config)),
-                "size": len(config),
-            },
-            "layers": [
-                {
-                    "mediaType": "application/vnd.oci.image.layer.v1.tar",
-                    "digest": str(Digest.of(payload)),
-                    "size": len(payload),
-                }
-            ],
-        }
-    ).encode()
-    digest = Digest.of(manifest)
-    return Image(
-        digest,
-        {digest: ("application/vnd.oci.image.manifest.v1+json", manifest)},
-        {Digest.of(config): config, Digest.of(payload): payload},
-    )
