@@ -19,6 +19,7 @@ from facade.reasons import Reason
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _LONG_SECONDS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 15, 30, 60, 300, 900, 3600)
 _METADATA = "facade_metadata_expiry_seconds"
+_PUBLISHED = "facade_published_metadata_expiry_seconds"
 _CERTIFICATE = "facade_certificate_expiry_seconds"
 _TOKEN = "facade_token_expiry_seconds"  # noqa: S105 - a metric's name
 
@@ -40,11 +41,13 @@ class Metrics:
     """
 
     def __init__(self, clock: Clock) -> None:
+        self._clock = clock
         self.registry = CollectorRegistry()
         self._expiry = ExpiryCollector(
             clock,
             (
                 ExpiryGauge(_METADATA, "Seconds until signed metadata expires.", "role"),
+                ExpiryGauge(_PUBLISHED, "Seconds until a published role expires.", "role"),
                 ExpiryGauge(_CERTIFICATE, "Seconds until a certificate expires.", "certificate"),
                 ExpiryGauge(_TOKEN, "Seconds until the newest upstream token expires.", "host"),
             ),
@@ -97,6 +100,9 @@ class Metrics:
         self._evicted_bytes = self._counter("cache_evicted_bytes", "Bytes evicted.")
         self._refreshes = Children(
             self._counter("metadata_refreshes", "Signed metadata refreshes.", "outcome")
+        )
+        self._resigned = Children(
+            self._counter("metadata_resignings", "Online roles signed anew.", "outcome")
         )
         self._dropped = self._counter("reports_dropped", "Events the control side missed.")
         self._lag = self._histogram("event_loop_lag_seconds", "Late wake-ups.", _SECONDS)
@@ -230,6 +236,20 @@ class Metrics:
     def refresh_failed(self, reason: Reason | str) -> None:
         """A refresh failed; the old view stays while it is fresh."""
         self._refreshes(str(reason)).inc()
+
+    # Signing (control.signing).
+
+    def resigned(self) -> None:
+        """Online roles were signed anew."""
+        self._resigned("ok").inc()
+
+    def resign_failed(self) -> None:
+        """They were due, and could not be signed."""
+        self._resigned("failed").inc()
+
+    def role_expires(self, role: str, seconds_left: float) -> None:
+        """A published role has `seconds_left`; the serving side's view says more about it."""
+        self._expiry.set(_PUBLISHED, role, self._clock.time() + seconds_left)
 
     # The process.
 

@@ -34,36 +34,6 @@ class StateFolder:
         return self.root / "url"
 
     @property
-    def server_ca(self) -> Path:
-        """The CA of the device port's certificate, for devices."""
-        return self.root / "server-ca.pem"
-
-    @property
-    def server_ca_key(self) -> Path:
-        """Its key."""
-        return self.root / "server-ca.key"
-
-    @property
-    def server_cert(self) -> Path:
-        """The device port's certificate."""
-        return self.root / "server.pem"
-
-    @property
-    def server_key(self) -> Path:
-        """Its key."""
-        return self.root / "server.key"
-
-    @property
-    def device_ca(self) -> Path:
-        """The development CA that signs device certificates."""
-        return self.root / "device-ca.pem"
-
-    @property
-    def device_ca_key(self) -> Path:
-        """Its key."""
-        return self.root / "device-ca.key"
-
-    @property
     def pinned_root(self) -> Path:
         """The pinned root of trust, to give to devices."""
         return self.root / "root.json"

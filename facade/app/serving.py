@@ -1,0 +1,285 @@
+"""Wires the device wing.
+
+Guarantees: `serving_wing` gives a wing that is ready to answer and takes it down in the reverse order,
+also when a later step fails. It holds no long-lived secret: what it needs from the control wing
+comes through `ControlPort`.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from aiohttp import web
+
+from facade.app.limits import timeouts
+from facade.clock import Clock
+from facade.config import Settings
+from facade.errors import Invalid, Unavailable
+from facade.observability.health import Check, Finding, Severity
+from facade.observability.lag import measure_lag
+from facade.observability.metrics import Metrics
+from facade.oci.host import RegistryHost
+from facade.serving.api.app import device_app
+from facade.serving.blobs.cache import BlobCache
+from facade.serving.blobs.limits import TransferLimits
+from facade.serving.blobs.local import LocalStore
+from facade.serving.blobs.possession import PossessionIndex
+from facade.serving.cache_port import InProcessCachePort, Keeper
+from facade.serving.identity.certificate import IdentityRule, SpiffeRule, SubjectRule
+from facade.serving.identity.journal import HandshakeJournal
+from facade.serving.identity.limits import TlsLimits
+from facade.serving.identity.tls import DeviceCAFile, TlsContexts, TlsFiles
+from facade.serving.identity.tls_transport import TlsProtocolFactory, tls_protocol_factory
+from facade.serving.pulls.admission import Slots, device_overloaded, upstream_overloaded
+from facade.serving.pulls.guard import StreamGuard
+from facade.serving.pulls.manifests import Manifests
+from facade.serving.pulls.reports import BlobEvents, Reports
+from facade.serving.pulls.service import PullService
+from facade.serving.pulls.sources import Sources
+from facade.serving.trust.decision import Authorisation
+from facade.serving.trust.fetcher import FolderSource, HttpsSource, Source
+from facade.serving.trust.refresher import Refresher
+from facade.serving.trust.served import MetadataFiles, ServedFiles
+from facade.serving.trust.verifier import Verifier
+from facade.upstream.addresses import AddressPolicy
+from facade.upstream.client import RegistryClient
+from facade.wings import CachePort, ControlPort
+
+HASHING_THREADS = 4
+"""Hashing, writing and reading blocks release the GIL; more threads than that only wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServingWing:
+    """What the node needs of the wing.
+
+    Arguments:
+        app: the device port's application.
+        layer: puts our TLS between the socket and aiohttp's protocol.
+        cache: what the control wing may ask.
+        contexts: TLS material, reloadable.
+        checks: for readiness.
+    """
+
+    app: web.Application
+    layer: Callable[[Callable[[], asyncio.Protocol]], TlsProtocolFactory]
+    cache: CachePort
+    contexts: TlsContexts
+    checks: tuple[tuple[str, Check], ...]
+
+
+@asynccontextmanager
+async def serving_wing(
+    settings: Settings, *, control: ControlPort, metrics: Metrics, clock: Clock
+) -> AsyncIterator[ServingWing]:
+    """The wired wing, running.
+
+    Raises Invalid for settings or files that cannot be used. Metadata that cannot be verified
+    does not stop the start: pulls are refused and readiness says why.
+    """
+    async with AsyncExitStack() as stack:
+        reports = Reports(control=control, clock=clock, observer=metrics)
+        contexts = TlsContexts(_tls_files(settings), _identity_rule(settings))
+        metrics.certificate_expires("server", contexts.server_not_after())
+        refresher, metadata = await _trust(stack, settings, metrics, clock)
+        upstream = RegistryClient(
+            authorizer=control,
+            addresses=AddressPolicy(settings.upstream.allow_cidrs),
+            clock=clock,
+            timeouts=timeouts(settings),
+            observer=metrics,
+        )
+        stack.push_async_callback(upstream.close)
+        limits = settings.device.limits
+        sources = Sources(
+            upstream=upstream,
+            control=control,
+            slots=Slots(
+                settings.upstream.per_connection.transfers,
+                wait_seconds=limits.wait,
+                clock=clock,
+                refusal=upstream_overloaded,
+                observer=metrics,
+            ),
+            reports=reports,
+        )
+        blobs, keeper = await _blobs(stack, settings, metrics, reports, clock)
+        manifests = Manifests(control=control, blobs=blobs, sources=sources, reports=reports)
+        stack.push_async_callback(manifests.close)
+        authorisation = Authorisation(
+            views=refresher, manifests=manifests, clock=clock, kept=control.closure_manifest
+        )
+        stack.push_async_callback(authorisation.close)
+
+        def device_slots(limit: int) -> Slots[tuple[str, str]]:
+            return Slots(
+                limit,
+                wait_seconds=limits.wait,
+                clock=clock,
+                refusal=device_overloaded,
+                observer=metrics,
+            )
+
+        pulls = PullService(
+            authorisation=authorisation,
+            control=control,
+            manifests=manifests,
+            blobs=blobs,
+            sources=sources,
+            requests=device_slots(limits.requests),
+            streams=device_slots(limits.streams),
+        )
+        guard = StreamGuard(
+            judge=pulls.judge,
+            generation=pulls.generation(lambda: _generation(refresher)),
+            clock=clock,
+        )
+        app = device_app(
+            pulls=pulls,
+            authorities=contexts,
+            metadata=metadata,
+            control=control,
+            guard=guard,
+            reports=reports,
+            metrics=metrics,
+            clock=clock,
+            default_registry=RegistryHost.parse(settings.device.default_registry),
+        )
+        _background(stack, contexts.watch(clock))
+        _background(stack, measure_lag(clock, metrics))
+        cache = InProcessCachePort(
+            content=blobs, sources=sources, keeper=keeper, refresh=refresher.refresh, clock=clock
+        )
+        yield ServingWing(
+            app=app,
+            layer=_layer(settings, contexts, HandshakeJournal(clock, metrics)),
+            cache=cache,
+            contexts=contexts,
+            checks=(
+                ("metadata", lambda: _metadata_check(refresher)),
+                ("server certificate", lambda: _certificate_check(contexts, clock)),
+            ),
+        )
+
+
+def _tls_files(settings: Settings) -> TlsFiles:
+    device = settings.device
+    if device.server_cert is None or device.server_key is None or not device.ca:
+        raise Invalid(
+            "The device port needs device.server_cert, device.server_key and at least one "
+            "[[device.ca]]; `facade up` makes them, or name your own."
+        )
+    cas = tuple(DeviceCAFile(ca.file, ca.fleets, ca.crl) for ca in device.ca)
+    return TlsFiles(device.server_cert, device.server_key, cas)
+
+
+def _identity_rule(settings: Settings) -> IdentityRule:
+    if settings.device.identity == "subject":
+        return SubjectRule()
+    return SpiffeRule(settings.device.trust_domain)
+
+
+def _layer(
+    settings: Settings, contexts: TlsContexts, hooks: HandshakeJournal
+) -> Callable[[Callable[[], asyncio.Protocol]], TlsProtocolFactory]:
+    given = settings.device.limits
+    limits = TlsLimits(
+        handshake_seconds=given.handshake,
+        idle_seconds=given.idle,
+        max_connections=given.connections,
+    )
+    return lambda app: tls_protocol_factory(contexts.current, app, hooks=hooks, limits=limits)
+
+
+async def _trust(
+    stack: AsyncExitStack, settings: Settings, metrics: Metrics, clock: Clock
+) -> tuple[Refresher, MetadataFiles]:
+    trust = settings.trust
+    if trust.root is None or trust.source is None or trust.metadata_dir is None:
+        raise Invalid("Pulls need trust.root, trust.source and trust.metadata_dir.")
+    try:
+        root = trust.root.read_bytes()
+    except OSError as error:
+        raise Invalid(f"The pinned root {trust.root} cannot be read: {error.strerror}.") from error
+    source: Source = (
+        HttpsSource(trust.source)
+        if trust.source.startswith(("https:", "http:"))
+        else FolderSource(Path(trust.source))
+    )
+    verifier = Verifier(root, trust.metadata_dir, source, clock)
+    refresher = Refresher(
+        verifier, clock=clock, refresh_seconds=trust.refresh_seconds, observer=metrics
+    )
+    await refresher.start()
+    stack.push_async_callback(refresher.stop)
+    return refresher, MetadataFiles(ServedFiles(trust.metadata_dir), refresher)
+
+
+def _generation(refresher: Refresher) -> object:
+    """Changes with every view; None while there is none, which stops running streams too."""
+    with suppress(Unavailable):
+        return refresher.view().generation
+    return None
+
+
+def _metadata_check(refresher: Refresher) -> tuple[Finding, ...]:
+    status = refresher.status()
+    if not status.ready:
+        reason = status.reason.value if status.reason else "metadata-unavailable"
+        return (Finding(Severity.UNREADY, f"{reason}: {status.message}"),)
+    findings = [Finding(Severity.DEGRADED, problem) for problem in status.problems]
+    if status.message:
+        findings.append(Finding(Severity.DEGRADED, status.message))
+    return tuple(findings)
+
+
+def _certificate_check(contexts: TlsContexts, clock: Clock) -> tuple[Finding, ...]:
+    if contexts.server_not_after() <= clock.time():
+        return (Finding(Severity.UNREADY, "the server certificate has expired"),)
+    return ()
+
+
+def _background(stack: AsyncExitStack, work: Coroutine[None, None, None]) -> None:
+    """Run `work` until the wing goes down."""
+    task = asyncio.ensure_future(work)
+
+    async def end() -> None:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+    stack.push_async_callback(end)
+
+
+async def _blobs(
+    stack: AsyncExitStack, settings: Settings, metrics: Metrics, reports: Reports, clock: Clock
+) -> tuple[BlobCache, Keeper]:
+    if settings.store.url is None:
+        raise Invalid("The cache needs store.url, like file:///var/cache/facade.")
+    folder = Path(urlsplit(settings.store.url).path)
+    executor = ThreadPoolExecutor(HASHING_THREADS, thread_name_prefix="blobs")
+    stack.callback(executor.shutdown)
+    try:
+        store = await asyncio.to_thread(LocalStore.at, folder, executor)
+        possession = await asyncio.to_thread(PossessionIndex.at, folder / "index.db", clock)
+    except OSError as error:
+        raise Invalid(f"The cache folder {folder} cannot be used: {error.strerror}.") from error
+    stack.callback(store.close)
+    stack.push_async_callback(possession.close)
+    blobs = BlobCache(
+        store=store,
+        possession=possession,
+        clock=clock,
+        executor=executor,
+        limits=TransferLimits(
+            holdback_bytes=settings.pull.holdback_bytes,
+            strict=settings.pull.verify == "strict",
+        ),
+        observer=BlobEvents(metrics, reports),
+    )
+    stack.push_async_callback(blobs.close)
+    return blobs, None
