@@ -4,6 +4,7 @@ Guarantees: made by `facade.demo.image` on the spot, real enough to be run by po
 registry with all of the image, or raises.
 """
 
+import io
 import json
 from collections.abc import Mapping
 from urllib.parse import urlencode
@@ -115,7 +116,7 @@ async def push(
             separator = "&" if location.query_string else "?"
             async with session.put(
                 URL(f"{location}{separator}{query}", encoded=True),
-                data=data,
+                data=io.BytesIO(data),
                 headers={"Content-Type": "application/octet-stream"},
             ):
                 pass
@@ -127,7 +128,7 @@ async def push(
             for reference in references:
                 async with session.put(
                     f"{base}/manifests/{reference}",
-                    data=data,
+                    data=io.BytesIO(data),
                     headers={"Content-Type": media_type},
                 ):
                     pass
