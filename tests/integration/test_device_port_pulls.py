@@ -75,6 +75,7 @@ async def test_headers_are_those_of_the_contract(bench: Bench) -> None:
                 assert answer.headers["Accept-Ranges"] == "bytes"
                 assert answer.headers["Cache-Control"] == "private, max-age=31536000, immutable"
                 assert "Transfer-Encoding" not in answer.headers
+                assert answer.headers["Server"] == "facade"
 
 
 async def test_head_never_goes_upstream(bench: Bench) -> None:

@@ -22,6 +22,8 @@ NO_STORE = "no-store"
 DIGEST_HEADER = "Docker-Content-Digest"
 JSON = "application/json"
 METHODS = "GET, HEAD"
+SERVER = "facade"
+"""Instead of the HTTP library's name and version."""
 DEFAULT_RETRY_AFTER_SECONDS = 5.0
 _RETRYABLE = frozenset({429, 503})
 
@@ -50,6 +52,7 @@ def plan(http: web.BaseRequest, digest: Digest, size: int, media_type: str) -> P
     headers = {
         DIGEST_HEADER: str(digest),
         hdrs.ETAG: etag,
+        hdrs.SERVER: SERVER,
         hdrs.CACHE_CONTROL: CACHE_FOREVER,
     }
     if _matches(http.headers.get(hdrs.IF_NONE_MATCH), etag):
@@ -84,7 +87,8 @@ def _matches(header: str | None, etag: str) -> bool:
 
 def whole(exchange: Exchange, data: bytes, headers: dict[str, str]) -> web.Response:
     """200 with `data`, or its head alone for HEAD."""
-    headers.setdefault(hdrs.CONTENT_LENGTH, str(len(data)))
+    headers[hdrs.CONTENT_LENGTH] = str(len(data))
+    headers[hdrs.SERVER] = SERVER
     return web.Response(body=None if exchange.head_only else data, headers=headers)
 
 
@@ -98,7 +102,7 @@ def refusal(exchange: Exchange, error: FacadeError, *, size: int | None = None) 
     answer = answer_for(error, pull.role if pull is not None else None)
     if answer.status == 500:  # a defect of ours is no verdict on the request: it may try again
         answer = Answer(503, answer.code)
-    headers = {hdrs.CONTENT_TYPE: JSON, hdrs.CACHE_CONTROL: NO_STORE}
+    headers = {hdrs.CONTENT_TYPE: JSON, hdrs.CACHE_CONTROL: NO_STORE, hdrs.SERVER: SERVER}
     if answer.status in _RETRYABLE:
         seconds = error.retry_after if error.retry_after is not None else 0
         headers[hdrs.RETRY_AFTER] = str(max(1, math.ceil(seconds or DEFAULT_RETRY_AFTER_SECONDS)))
