@@ -59,13 +59,16 @@ class FakeConnections:
             raise NotFound(f"{host} is not connected.")
         return self.stored[host]
 
+    def note(self, stored: StoredConnection) -> str | None:
+        return "Kept in no cache." if stored.connection.provider == "static" else None
+
     async def change(
         self, host: RegistryHost, *, offered: Offered | None, settings: ConnectionSettings | None
     ) -> StoredConnection:
         stored = self.get(host)
         if offered is not None:
             self.offered.append(offered)
-            stored = replace(stored, username=offered.username)
+            stored = replace(stored, username=offered.username or stored.username)
         if settings is not None:
             stored = replace(stored, connection=replace(stored.connection, settings=settings))
         self.stored[host] = stored

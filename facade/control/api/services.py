@@ -48,6 +48,10 @@ class ConnectionLookup(Protocol):
         """One. Raises NotFound."""
         ...
 
+    def note(self, stored: StoredConnection) -> str | None:
+        """What an operator should know about it, in words."""
+        ...
+
 
 class Connections(ConnectionLookup, Protocol):
     """Connect, change, remove and try registries."""
@@ -61,7 +65,7 @@ class Connections(ConnectionLookup, Protocol):
     async def change(
         self, host: RegistryHost, *, offered: Offered | None, settings: ConnectionSettings | None
     ) -> StoredConnection:
-        """Replace credentials, settings, or both. Raises NotFound, Invalid."""
+        """Replace credentials, settings, or both; an absent user name stays. Raises NotFound, Invalid."""
         ...
 
     async def remove(self, host: RegistryHost) -> StoredConnection:

@@ -21,6 +21,7 @@ from facade.control.api.schemas.connections import (
     Tags,
     TagsQuery,
 )
+from facade.control.api.services import Connections
 from facade.control.connections.model import StoredConnection
 from facade.control.credentials.model import Offered
 from facade.errors import Denied, Invalid, Upstream
@@ -29,9 +30,6 @@ from facade.oci.host import RegistryHost
 from facade.oci.reference import Tag
 from facade.secret import Secret
 from facade.upstream.connection import ConnectionSettings
-
-_PER_USE = "handed to the facade's serving side per use, in memory, and kept in no cache"
-_WITH_PROXY = "the egress proxy must enforce the address rules"
 
 
 async def add(call: Call[Nothing, ConnectionNew]) -> ConnectionDetail:
@@ -46,7 +44,7 @@ async def add(call: Call[Nothing, ConnectionNew]) -> ConnectionDetail:
     stored = await call.services.connections.add(
         body.provider, offered, _settings(body.settings), actor=call.principal.name
     )
-    return _detail(stored)
+    return _detail(call.services.connections, stored)
 
 
 async def list_(call: Call[Page, Nothing]) -> ConnectionList:
@@ -58,25 +56,26 @@ async def list_(call: Call[Page, Nothing]) -> ConnectionList:
 
 async def show(call: Call[Nothing, Nothing]) -> ConnectionDetail:
     """One connection."""
-    return _detail(call.services.connections.get(call.host))
+    connections = call.services.connections
+    return _detail(connections, connections.get(call.host))
 
 
 async def change(call: Call[Nothing, ConnectionPatch]) -> ConnectionDetail:
     """Replace credentials, settings, or both."""
     body, host = call.body, call.host
-    old = call.services.connections.get(host)
     offered = None
     if body.username is not None or body.secret is not None or body.config is not None:
         offered = Offered(
             host,
-            old.username if body.username is None else body.username,
+            body.username or "",
             None if body.secret is None else Secret(body.secret.get_secret_value()),
             body.config or {},
         )
     elif body.settings is None:
         raise Invalid("There is nothing to change: send username, secret, config or settings.")
     settings = None if body.settings is None else _settings(body.settings)
-    return _detail(await call.services.connections.change(host, offered=offered, settings=settings))
+    connections = call.services.connections
+    return _detail(connections, await connections.change(host, offered=offered, settings=settings))
 
 
 async def remove(call: Call[Nothing, Nothing]) -> ConnectionRemoved:
@@ -150,16 +149,8 @@ def _item(stored: StoredConnection) -> ConnectionItem:
     )
 
 
-def _detail(stored: StoredConnection) -> ConnectionDetail:
+def _detail(connections: Connections, stored: StoredConnection) -> ConnectionDetail:
     settings = stored.connection.settings
-    notes = [
-        text
-        for text, wanted in (
-            (_PER_USE, stored.connection.provider == "static"),
-            (_WITH_PROXY, settings.proxy is not None),
-        )
-        if wanted
-    ]
     return ConnectionDetail(
         host=str(stored.host),
         username=stored.username or None,
@@ -174,7 +165,7 @@ def _detail(stored: StoredConnection) -> ConnectionDetail:
         created_at=moment(stored.created_at),
         last_ok=maybe_moment(stored.last_ok),
         last_error=stored.last_error,
-        note="; ".join(notes) or None,
+        note=connections.note(stored),
     )
 
 
