@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from tuf.api.metadata import MetaFile, TargetFile
+from tuf.api.metadata import Delegations, MetaFile, SuccinctRoles, TargetFile
 
 from facade.errors import Unavailable
 from facade.reasons import Reason
@@ -454,3 +454,47 @@ def test_tampering_with_the_persisted_files(repo: TufRepo, client: Client, name:
         with pytest.raises(Unavailable):
             client.verifier.persisted(None, ["dev"])
     assert "dev" in client.refresh().fleets
+
+
+def test_a_role_in_another_roles_place(repo: TufRepo, client: Client) -> None:
+    """Every file says what it is; a snapshot is no timestamp, whoever signed it."""
+    client.folder.joinpath("timestamp.json").unlink()
+    client.folder.joinpath("timestamp.json").write_bytes(repo.files["2.snapshot.json"])
+    with pytest.raises(Unavailable, match="of type snapshot"):
+        client.verifier.persisted(None, ["dev"])
+
+
+def test_an_older_file_behind_an_entry_without_hashes(repo: TufRepo, client: Client) -> None:
+    """A snapshot need not list lengths and hashes; versions are compared all the same."""
+    old = repo.files["2.dev.json"]
+    repo.publish(signed_target("dev/app/v2"))
+    repo.snapshot.meta["dev.json"] = MetaFile(version=3)
+    repo.publish()
+    client.refresh()
+    client.folder.joinpath("dev.json").write_bytes(old)
+    client.restart()
+    assert "has version 2, not 3" in client.verifier.persisted(None, ["dev"]).failed["dev"].message
+
+
+def test_delegation_to_hash_bins(repo: TufRepo, client: Client) -> None:
+    """They would give one key the names of every fleet."""
+    key = repo.signers["prod"][0].public_key
+    repo.targets.delegations = Delegations(
+        {key.keyid: key}, succinct_roles=SuccinctRoles([key.keyid], 1, 1, "dev")
+    )
+    repo.bump("targets")
+    repo.publish()
+    assert "by name" in client.refused()
+
+
+def test_freeze_expired_fleet_role_by_our_clock(repo: TufRepo, client: Client) -> None:
+    """Also when it was fresh at the last refresh: the view looks at every decision."""
+    repo.lifetimes["dev"] = repo.lifetimes["timestamp"] / 2
+    repo.publish(fleets=["dev"])
+    view = client.refresh()
+    client.clock.advance(50_000)
+    view.check_fresh("prod", client.clock.time())
+    with pytest.raises(Unavailable):
+        view.check_fresh("dev", client.clock.time())
+    client.view = None
+    assert client.refresh().failed["dev"].reason is Reason.METADATA_EXPIRED

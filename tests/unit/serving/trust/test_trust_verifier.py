@@ -152,3 +152,34 @@ def test_another_installations_folder_is_no_danger(verifier: Verifier, tmp_path:
 def test_the_garbage_collector_is_left_as_it_was(verifier: Verifier) -> None:
     verifier.refresh(None, ["dev"])
     assert gc.isenabled()
+
+
+def test_a_fleet_without_its_line_in_the_snapshot_stops_alone(
+    repo: TufRepo, verifier: Verifier
+) -> None:
+    repo.delegate("late")
+    del repo.snapshot.meta["late.json"]
+    repo.bump("targets")
+    repo.publish()
+    view = verifier.refresh(None, ["dev", "late"])
+    assert "snapshot" in view.failed["late"].message
+    assert set(view.fleets) == {"dev"}
+
+
+def test_an_installation_without_fleets_is_valid(tmp_path: Path) -> None:
+    repo = TufRepo([])
+    repo.targets.delegations = None
+    repo.bump("targets")
+    repo.publish()
+    verifier = Verifier(repo.pinned, tmp_path, RepoSource(repo), FakeClock(time.time()))
+    assert verifier.refresh(None, ["dev"]).known_fleets == frozenset()
+
+
+def test_a_root_kept_under_a_wrong_number_is_no_successor(
+    repo: TufRepo, verifier: Verifier, tmp_path: Path
+) -> None:
+    verifier.refresh(None, ["dev"])
+    repo.root.version = 3
+    data = repo.put("root", repo.root)
+    tmp_path.joinpath("m", "root_history", "2.root.json").write_bytes(data)
+    assert verifier.persisted(None, ["dev"]).versions["root"] == 1
