@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bar
     from rich.progress import TaskID
 
+AFTER_THE_WALK = frozenset({"keeping", "warming"})
+"""Steps of an import that come once its image was walked and checked."""
+
 
 class Progress:
     """Shows the API's `progress` events.
@@ -25,7 +28,7 @@ class Progress:
         self._session = session
         self._total = total
         self._done = 0  # tags of the batches that ended
-        self._in_batch = 0
+        self._checked: set[str] = set()  # tags of this batch whose image was walked
         self._bar: Bar | None = None
         self._task: TaskID | None = None
 
@@ -56,14 +59,17 @@ class Progress:
             self._bar.stop()
 
     def event(self, event: dict[str, Any]) -> None:
-        """Show one progress event: `tag`, and `status` once that tag is done."""
+        """Show one event: `tag` and `step`, or `status` once that tag is done.
+
+        Tags are signed all at once in the end, so the bar counts those whose image was checked.
+        """
         tag, status = clean(event.get("tag", "")), event.get("status")
-        if status:
-            self._in_batch += 1
+        if status or event.get("step") in AFTER_THE_WALK:
+            self._checked.add(tag)
         if self._bar is not None and self._task is not None:
             self._bar.update(
                 self._task,
-                completed=self._done + self._in_batch,
+                completed=self._done + len(self._checked),
                 description=f"{tag} {clean(status or event.get('step', ''))}",
             )
         elif status:
@@ -73,4 +79,4 @@ class Progress:
     def finished(self, tags: int) -> None:
         """A batch of `tags` ended."""
         self._done += tags
-        self._in_batch = 0
+        self._checked = set()
