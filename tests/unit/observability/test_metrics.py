@@ -5,9 +5,20 @@ from prometheus_client import CollectorRegistry, Counter
 from prometheus_client.parser import text_string_to_metric_families
 
 from facade.clock import SystemClock
+from facade.control.credentials.broker import ExchangeObserver
+from facade.control.port import ReportObserver
+from facade.control.signing.schedule import SigningObserver
 from facade.observability.labels import Children
+from facade.observability.lag import LagObserver
 from facade.observability.metrics import Metrics
 from facade.reasons import Reason
+from facade.serving.identity.handshake import TlsHooks
+from facade.serving.identity.journal import HandshakeObserver
+from facade.serving.pulls.admission import WaitObserver
+from facade.serving.pulls.ports import PullObserver
+from facade.serving.pulls.reports import BlobCounts
+from facade.serving.trust.refresher import TrustObserver
+from facade.upstream.observer import UpstreamObserver
 
 
 class StillClock(SystemClock):
@@ -55,6 +66,9 @@ def exercise(metrics: Metrics) -> None:
     metrics.certificate_expires("server", 2000)
     metrics.refreshed(View(timestamp=1100, snapshot=900))
     metrics.refresh_failed(Reason.METADATA_EXPIRED)
+    metrics.resigned()
+    metrics.resign_failed()
+    metrics.role_expires("timestamp", 50)
     metrics.report_dropped()
     metrics.loop_lag(0.01)
 
@@ -74,6 +88,8 @@ def test_what_is_counted_is_shown() -> None:
     assert seen["facade_cache_evicted_bytes_total",] == 300
     assert seen["facade_handshake_failures_total", "certificate expired"] == 1
     assert seen["facade_metadata_refreshes_total", "metadata-expired"] == 1
+    assert seen["facade_published_metadata_expiry_seconds", "timestamp"] == 50
+    assert seen["facade_metadata_resignings_total", "failed"] == 1
 
 
 def test_no_device_digest_or_repository_becomes_a_label() -> None:
@@ -141,3 +157,35 @@ def test_a_label_set_needs_every_label() -> None:
     children = Children(Counter("y", "y", ["a", "b"], registry=CollectorRegistry()))
     with pytest.raises(ValueError, match="label"):
         children("only-one")
+
+
+def test_it_implements_the_observer_of_every_room() -> None:
+    """The type checker does the work; at run time this only keeps the imports honest."""
+    metrics = Metrics(StillClock())
+    rooms: list[
+        BlobCounts
+        | ExchangeObserver
+        | HandshakeObserver
+        | LagObserver
+        | PullObserver
+        | ReportObserver
+        | SigningObserver
+        | TlsHooks
+        | TrustObserver
+        | UpstreamObserver
+        | WaitObserver
+    ] = []
+    blobs: BlobCounts = metrics
+    exchanges: ExchangeObserver = metrics
+    handshakes: HandshakeObserver = metrics
+    lag: LagObserver = metrics
+    pulls: PullObserver = metrics
+    reports: ReportObserver = metrics
+    signing: SigningObserver = metrics
+    tls: TlsHooks = metrics
+    trust: TrustObserver = metrics
+    upstream: UpstreamObserver = metrics
+    waits: WaitObserver = metrics
+    rooms += [blobs, exchanges, handshakes, lag, pulls, reports]
+    rooms += [signing, tls, trust, upstream, waits]
+    assert all(room is metrics for room in rooms)
