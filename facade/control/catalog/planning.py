@@ -122,9 +122,11 @@ def plan(
     past = tuple(history)
     moved = candidate.tag is not None and _has_moved(candidate, same_name, past)
     version = candidate.base_version
-    if candidate.version is None and (moved or _is_taken(candidate, version, signed, past)):
-        moved = moved or candidate.tag is not None
-        version = _beside(candidate)
+    if candidate.version is None and not _stands(candidate, version, signed, ()):
+        if moved or _is_taken(candidate, version, signed, past):
+            moved, version = candidate.tag is not None, _beside(candidate)
+        elif _stands(candidate, _beside(candidate), signed, past):
+            version = _beside(candidate)  # so that the same question gets the same answer
     target = candidate.target(version)
     present = signed.get(target.path)
     if present is not None:
@@ -162,6 +164,19 @@ def _is_taken(
     if present is not None:
         return present.digest != candidate.digest
     return any(record.version == version and record.digest != candidate.digest for record in past)
+
+
+def _stands(
+    candidate: Candidate,
+    version: str,
+    signed: Mapping[str, SignedTarget],
+    past: Iterable[Remembered],
+) -> bool:
+    """Whether the path stands, or stood, for this very digest."""
+    present = signed.get(f"{candidate.fleet}/{candidate.name}/{version}")
+    if present is not None:
+        return present.digest == candidate.digest
+    return any(record.version == version and record.digest == candidate.digest for record in past)
 
 
 def _beside(candidate: Candidate) -> str:
