@@ -25,7 +25,7 @@ INTERVAL_SECONDS = 1.0
 Judge = Callable[[Device, PullRequest], Awaitable[None]]
 """Raises Denied when this device's fleet may not have this (any more); may take its time."""
 Generation = Callable[[], object]
-"""A value that changes whenever a judgement might."""
+"""A value that changes whenever a judgement might; may raise FacadeError while there is none."""
 
 
 @dataclass(slots=True, eq=False)
@@ -82,7 +82,7 @@ class StreamGuard:
         stop: Callable[[], None],
     ) -> Watched:
         """Watch a stream that was just authorised, until `forget`."""
-        watched = Watched(device, request, check, stop, self._generation())
+        watched = Watched(device, request, check, stop, self._now())
         self._watched.add(watched)
         return watched
 
@@ -102,7 +102,7 @@ class StreamGuard:
 
     def round(self) -> None:
         """One round over all streams. Judgements that take time end by themselves."""
-        generation = self._generation()
+        generation = self._now()
         for watched in tuple(self._watched):
             try:
                 watched.check()
@@ -116,6 +116,12 @@ class StreamGuard:
                     task = asyncio.create_task(self._judge_again(watched, generation))
                     self._judgements.add(task)
                     task.add_done_callback(self._judgements.discard)
+
+    def _now(self) -> object:
+        try:
+            return self._generation()
+        except FacadeError:  # no valid view: what was judged under one is judged again
+            return None
 
     async def _judge_again(self, watched: Watched, generation: object) -> None:
         try:

@@ -141,3 +141,24 @@ async def test_a_broken_judge_does_not_end_the_watch(where: str) -> None:
     bench.identity, bench.verdict = None, WITHDRAWN
     await bench.rounds(2)
     assert bench.stopped == [watched]
+
+
+async def test_while_there_is_no_view_the_watch_goes_on() -> None:
+    bench = Bench()
+
+    def no_view() -> object:
+        if bench.generation == 2:
+            raise Unavailable("clock set back", reason=Reason.CLOCK_SET_BACK)
+        return bench.generation
+
+    guard = StreamGuard(judge=bench.judge, generation=no_view, clock=bench.clock)
+    watched = guard.watch(a_device(), REQUEST, bench.check, lambda: None)
+    bench.generation = 2
+    bench.verdict = Unavailable("clock set back", reason=Reason.CLOCK_SET_BACK)
+    guard.round()
+    await settle()
+    assert (bench.judged, watched.ended_by) == (1, None)
+    bench.generation, bench.verdict = 3, WITHDRAWN
+    guard.round()
+    await settle()
+    assert watched.ended_by is WITHDRAWN
