@@ -154,11 +154,16 @@ class Transfer:
         return self._task
 
     def stop(self) -> None:
-        """End it now, keeping what came for a later transfer. Calling again does nothing."""
+        """End it now, keeping what came for a later transfer; what is whole is still published.
+
+        Calling again does nothing.
+        """
         self.ending = True
         if self._task is not None and not self._stopped:
             self._stopped = True
-            self._task.cancel()
+            self._readers_gone.fire()
+            if not self.settled:
+                self._task.cancel()
 
     async def _run(self) -> None:
         try:
