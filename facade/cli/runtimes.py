@@ -47,7 +47,7 @@ class RuntimeConfig:
 
 def podman(facade: str, registries: Sequence[RegistryHost], *, fallback: bool) -> RuntimeConfig:
     """podman, buildah, skopeo (containers-registries.conf(5), containers-certs.d(5))."""
-    blocks = [_podman_block(facade, str(registry), fallback=fallback) for registry in registries]
+    blocks = [_podman_block(facade, registry, fallback=fallback) for registry in registries]
     return RuntimeConfig(
         files=(File("/etc/containers/registries.conf.d/50-facade.conf", "\n".join(blocks)),),
         copies=_copies(f"/etc/containers/certs.d/{facade}"),
@@ -90,7 +90,7 @@ def containerd(facade: str, registries: Sequence[RegistryHost], *, fallback: boo
 
 def docker(facade: str, registries: Sequence[RegistryHost], *, fallback: bool) -> RuntimeConfig:
     """Docker: images are named through the facade; a mirror is possible for Docker Hub only."""
-    direct = _pull_note("docker", registries[0], f"{facade}/{registries[0]}")
+    direct = _pull_note("docker", registries[0], f"{facade}/{registries[0].path_segment}")
     if not fallback:
         return RuntimeConfig(copies=_copies(f"/etc/docker/certs.d/{facade}"), notes=(direct,))
     return RuntimeConfig(
@@ -118,12 +118,13 @@ RUNTIMES: Mapping[str, Callable[..., RuntimeConfig]] = {
 }
 
 
-def _podman_block(facade: str, registry: str, *, fallback: bool) -> str:
+def _podman_block(facade: str, registry: RegistryHost, *, fallback: bool) -> str:
+    location = f"{facade}/{registry.path_segment}"
     if not fallback:
-        return f'[[registry]]\nprefix = "{registry}"\nlocation = "{facade}/{registry}"\n'
+        return f'[[registry]]\nprefix = "{registry}"\nlocation = "{location}"\n'
     return (
         f'[[registry]]\nprefix = "{registry}"\nlocation = "{registry}"\n\n'
-        f'[[registry.mirror]]\nlocation = "{facade}/{registry}"\npull-from-mirror = "digest-only"\n'
+        f'[[registry.mirror]]\nlocation = "{location}"\npull-from-mirror = "digest-only"\n'
     )
 
 

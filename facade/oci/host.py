@@ -33,6 +33,7 @@ _DOCKER_HUB_ALIASES = frozenset(
 _DEFAULT_PORT = 443
 _HTTP_PORT = 80
 _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
+_ESCAPED_PORT = re.compile(r"(?P<name>[a-z0-9.-]+)__(?P<port>[0-9]{1,5})", re.ASCII)
 _MAX_HOST_CHARS = 253
 _MAX_INPUT_CHARS = 2048
 
@@ -89,6 +90,15 @@ class RegistryHost:
         """`host[:port]` that serves the distribution API (registry-1.docker.io for the Hub)."""
         return DOCKER_HUB_ENDPOINT if self.is_docker_hub else str(self)
 
+    @property
+    def path_segment(self) -> str:
+        """The first segment of a pull path: a port as `__PORT`, which references allow there."""
+        if self.port is None and not looks_like_host(self.name):
+            return f"{self.name}__{_DEFAULT_PORT}"  # else it would read as a repository's part
+        if self.port is None or self.name.startswith("["):
+            return str(self)
+        return f"{self.name}__{self.port}"
+
     def repository(self, name: str) -> Repository:
         """The repository `name` here; on Docker Hub a single name expands to `library/NAME`.
 
@@ -109,6 +119,18 @@ def looks_like_host(segment: str) -> bool:
     The rule of `docker.io/…` references everywhere (distribution/reference, normalize.go).
     """
     return "." in segment or ":" in segment or segment == "localhost"
+
+
+def host_in_path(segment: str) -> str | None:
+    """The host that the first segment of a pull path names, None when it names none.
+
+    Runtimes allow a port only in a reference's own first segment, which is the facade's address;
+    so a port may also be written `__PORT`, which no host name and few repositories hold.
+    """
+    escaped = _ESCAPED_PORT.fullmatch(segment)
+    if escaped is not None:
+        return f"{escaped['name']}:{escaped['port']}"
+    return segment if looks_like_host(segment) else None
 
 
 def _split_port(authority: str) -> tuple[str, int | None]:

@@ -12,7 +12,7 @@ from typing import Self
 
 from facade.errors import Denied, Invalid, NotFound
 from facade.oci.digest import Digest
-from facade.oci.host import RegistryHost, looks_like_host
+from facade.oci.host import RegistryHost, host_in_path
 from facade.oci.reference import Repository, Tag
 from facade.reasons import Reason
 
@@ -48,7 +48,8 @@ class PullRequest:
         Arguments:
             path: the percent-decoded path.
             ns: containerd's `?ns=` (percent-decoded): the registry it mirrors. Without it the
-                first segment names the registry if it looks like a host, else it is `default`.
+                first segment names the registry if it looks like a host (see `host_in_path`),
+                else it is `default`.
 
         Raises Denied (BY_TAG for a tag, LISTING for tag lists and the catalog), Invalid
         (DIGEST_INVALID, NAME_INVALID, or UNSUPPORTED for uploads), NotFound for other paths.
@@ -70,10 +71,7 @@ class PullRequest:
 
     def format(self) -> str:
         """The path in prefix form: the registry as the first segment."""
-        host = str(self.host)
-        if not looks_like_host(host):
-            host += ":443"  # a single label would be read as part of the repository
-        return f"{_PREFIX}{host}/{self.repository}/{_SEGMENTS[self.role]}/{self.digest}"
+        return f"{_PREFIX}{self.host.path_segment}/{self.repository}/{_SEGMENTS[self.role]}/{self.digest}"
 
 
 def _no_such_path() -> NotFound:
@@ -83,15 +81,15 @@ def _no_such_path() -> NotFound:
 def _locate(
     segments: list[str], ns: str | None, default: RegistryHost
 ) -> tuple[RegistryHost, Repository]:
-    first, rest = segments[0], segments[1:]
+    named, rest = host_in_path(segments[0]), segments[1:]
     if ns is not None:
         host = _host(ns)
         # Both at once: containerd with override_path. Another host's name in front is a
         # part of the repository, since GitLab groups may hold dots.
-        if rest and looks_like_host(first) and _same_host(first, host):
+        if rest and named is not None and _same_host(named, host):
             segments = rest
-    elif looks_like_host(first):
-        host, segments = _host(first), rest
+    elif named is not None:
+        host, segments = _host(named), rest
     else:
         host = default
     return host, host.repository("/".join(segments))
@@ -104,9 +102,9 @@ def _host(text: str) -> RegistryHost:
     return RegistryHost.parse(text)
 
 
-def _same_host(segment: str, host: RegistryHost) -> bool:
+def _same_host(text: str, host: RegistryHost) -> bool:
     try:
-        return _host(segment) == host
+        return _host(text) == host
     except Invalid:
         return False
 

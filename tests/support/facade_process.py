@@ -99,6 +99,10 @@ class FacadeProcess:
         """Its log lines, parsed."""
         return [json.loads(line) for line in self.log.splitlines() if line.startswith("{")]
 
+    def use_device_port(self, port: int) -> None:
+        """From the next start on, the device port is this one of loopback."""
+        self._env["FACADE_DEVICE__LISTEN"] = f"127.0.0.1:{port}"
+
     async def start(self, *arguments: str) -> None:
         """Start it and wait for the `ready` line."""
         self._process = await asyncio.create_subprocess_exec(
