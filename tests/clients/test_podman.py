@@ -23,7 +23,7 @@ class Podman:
         self._env = {"CONTAINERS_REGISTRIES_CONF": str(conf), "TMPDIR": str(folder)}
         self._global: Sequence[str] = (
             *("--root", str(folder / "root"), "--runroot", str(folder / "run")),
-            *("--storage-driver", "vfs", "--cgroup-manager", "cgroupfs", "--runtime", "crun"),
+            *("--storage-driver", "vfs", "--cgroup-manager", "cgroupfs", "--runtime", "runc"),
         )
 
     async def __call__(self, *arguments: str | Path) -> Finished:
@@ -41,7 +41,7 @@ async def podman_with(registries: str = "") -> AsyncIterator[Podman]:
 
 async def _run(podman: Podman, image: str) -> Finished:
     return await podman(
-        *("run", "--rm", "--network", "none", "--cgroups", "disabled", "--pull", "never"),
+        *("run", "--rm", "--network", "none", "--pull", "never"),
         *("--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"),
         image,
     )
