@@ -9,13 +9,12 @@ byte is resumed by its reader, not here.
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 
 from aiohttp.abc import AbstractResolver
 from yarl import URL
 
 from facade.clock import Clock
-from facade.errors import Integrity, Invalid, Upstream
+from facade.errors import Invalid, Upstream
 from facade.oci.digest import Digest
 from facade.oci.manifest import MANIFEST_MEDIA_TYPES, Index
 from facade.oci.reference import Repository, Tag
@@ -25,6 +24,7 @@ from facade.upstream.addresses import AddressPolicy
 from facade.upstream.body import BlobBody, TooLarge, discard, open_body, read_small
 from facade.upstream.connection import Authorizer, Connection, Scope
 from facade.upstream.exchange import Exchanger, Reply, Request
+from facade.upstream.fetched import FetchedManifest, check_manifest
 from facade.upstream.listing import MAX_PAGES, MAX_SECONDS, list_tags
 from facade.upstream.observer import NullObserver, UpstreamObserver
 from facade.upstream.referrers import find_referrers
@@ -32,21 +32,9 @@ from facade.upstream.refusals import refusal
 from facade.upstream.retry import RetryPolicy, Timeouts, parse_retry_after
 from facade.upstream.transport import Transport
 
+__all__ = ["FetchedManifest", "RegistryClient"]
+
 _ACCEPT_MANIFESTS = {"Accept": ", ".join(MANIFEST_MEDIA_TYPES)}
-
-
-@dataclass(frozen=True, slots=True)
-class FetchedManifest:
-    """A manifest's bytes with their digest.
-
-    Arguments:
-        digest: computed from `data`, in the algorithm that was asked for (sha256 for a tag).
-        media_type: what the registry claims, without parameters; "" when it claims nothing.
-    """
-
-    data: bytes
-    digest: Digest
-    media_type: str
 
 
 class RegistryClient:
@@ -113,15 +101,7 @@ class RegistryClient:
         if reply.response.status != 200:
             raise await self.refused(connection, reply, what)
         data = await self.read_document(connection, reply, MAX_MANIFEST_BYTES, what)
-        headers = reply.response.headers
-        algorithm = reference.algorithm if isinstance(reference, Digest) else "sha256"
-        digest = Digest.of(data, algorithm)
-        if isinstance(reference, Digest) and digest != reference:
-            raise Integrity(
-                f"{connection.host} sent other bytes than {what}: they hash to {digest}."
-            )
-        _check_claim(connection, headers.get("Docker-Content-Digest"), data, what)
-        return FetchedManifest(data, digest, _media_type(headers.get("Content-Type", "")))
+        return check_manifest(connection, reference, data, reply.response.headers, what)
 
     async def manifest_digest(
         self, connection: Connection, repository: Repository, tag: Tag
@@ -280,21 +260,3 @@ class RegistryClient:
             ) from None
         finally:
             response.close()
-
-
-def _check_claim(connection: Connection, claim: str | None, data: bytes, what: str) -> None:
-    """Compare bytes with Docker-Content-Digest; some registries do not send it."""
-    if claim is None:
-        return
-    try:
-        matches = Digest.parse(claim.strip()).matches(data)
-    except Invalid:
-        matches = False
-    if not matches:
-        raise Integrity(
-            f"{connection.host} sent bytes for {what} that do not match its own digest."
-        )
-
-
-def _media_type(content_type: str) -> str:
-    return content_type.partition(";")[0].strip().lower()

@@ -14,6 +14,7 @@ from facade.oci.reference import Repository, Tag
 from facade.reasons import Reason
 from facade.target import MAX_MANIFEST_BYTES
 from facade.upstream.connection import Connection, Scope
+from facade.upstream.fetched import media_type_of
 
 if TYPE_CHECKING:
     from facade.upstream.client import RegistryClient
@@ -29,8 +30,7 @@ async def find_referrers(
     path = f"/v2/{repository}/referrers/{digest}"
     reply = await client.open(connection, "GET", path, Scope(repository), {"Accept": OCI_INDEX})
     if reply.response.status == 200:
-        kind = reply.response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-        if kind == OCI_INDEX:
+        if media_type_of(reply.response.headers) == OCI_INDEX:
             data = await client.read_document(connection, reply, MAX_MANIFEST_BYTES, what)
             return _index(connection, data, what)
     failure = await client.refused(connection, reply, what)
