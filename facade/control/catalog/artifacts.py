@@ -161,7 +161,7 @@ class Artifacts:
                 *(self._registry, connection, target.repository, gate), collect=True, checked=seen
             )
             try:
-                closure = await walk.run(digest, _wanted(target, blobs=True))
+                closure = await walk.run(digest, _wanted(target, digest, blobs=True))
             except (Upstream, Integrity, Invalid) as error:
                 if isinstance(error, Upstream) and error.reason is not Reason.UPSTREAM_NOT_FOUND:
                     raise
@@ -199,7 +199,7 @@ class Artifacts:
         gate, blobs = asyncio.Semaphore(PARALLEL), dict[Digest, int]()
         for digest in (target.digest, *target.referrers):
             walk = Walk(self._registry, connection, target.repository, gate, load=load)
-            blobs |= (await walk.run(digest, _wanted(target, blobs=False))).blobs
+            blobs |= (await walk.run(digest, _wanted(target, digest, blobs=False))).blobs
         return connection, target.repository, tuple(blobs.items())
 
     async def _target(self, fleet: str, name: str, version: str) -> SignedTarget:
@@ -212,8 +212,10 @@ class Artifacts:
         return target
 
 
-def _wanted(target: SignedTarget, *, blobs: bool) -> Wanted:
-    return Wanted(platforms=tuple(map(Platform.parse, target.platforms)), blobs=blobs)
+def _wanted(target: SignedTarget, digest: Digest, *, blobs: bool) -> Wanted:
+    """The target's platforms choose among its own children, not among a referrer's."""
+    platforms = target.platforms if digest == target.digest else ()
+    return Wanted(platforms=tuple(map(Platform.parse, platforms)), blobs=blobs)
 
 
 def _record(

@@ -86,7 +86,7 @@ class Walk:
         top = read_top(fetched)
         self._manifests[digest] = fetched.data
         self._subjects.append(digest)
-        if isinstance(top, ImageManifest):
+        if isinstance(top, ImageManifest) and wanted.blobs:
             await self._check_platform(top, wanted.platforms)
         await self._expand(digest, top, wanted.platforms, depth=1)
         referrers = await self._referrers() if wanted.referrers else ()

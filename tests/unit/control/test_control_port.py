@@ -1,0 +1,152 @@
+"""The in-process control port: a cheap snapshot, reports that never block."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from facade.control.catalog.manifests import ClosureManifests
+from facade.control.connections.store import ConnectionStore
+from facade.control.port import InProcessControlPort
+from facade.control.pulls import PullRecords
+from facade.errors import NotFound
+from facade.oci.digest import Digest
+from facade.oci.host import RegistryHost
+from facade.oci.reference import Repository
+from facade.secret import Secret
+from facade.upstream.connection import Authorization, Scope
+from facade.wings import ConnectionUsed, IntegrityFailed, Pulled, Revocations
+from tests.support.authorizers import FixedAuthorizer
+from tests.support.clock import FakeClock, settle
+from tests.support.control import connect, fresh_database, fresh_store
+
+HOST = RegistryHost("registry.example")
+REPOSITORY = Repository("org/app")
+
+
+@dataclass
+class Deny:
+    """A deny list that tests set."""
+
+    now: Revocations
+
+    def revocations(self) -> Revocations:
+        return self.now
+
+
+@dataclass
+class Dropped:
+    """Counts what was dropped."""
+
+    count: int = 0
+
+    def report_dropped(self) -> None:
+        self.count += 1
+
+
+@dataclass
+class Parts:
+    """A port and everything around it."""
+
+    port: InProcessControlPort
+    store: ConnectionStore
+    deny: Deny
+    manifests: ClosureManifests
+    pulls: PullRecords
+    clock: FakeClock
+    dropped: Dropped
+
+
+@pytest.fixture
+async def parts(tmp_path: Path) -> AsyncIterator[Parts]:
+    clock, deny, dropped = FakeClock(), Deny(Revocations()), Dropped()
+    async with fresh_store(tmp_path, clock) as store, fresh_database(tmp_path) as database:
+        manifests, pulls = ClosureManifests(database, clock), PullRecords(database)
+        port = InProcessControlPort(
+            connections=store,
+            broker=FixedAuthorizer("Bearer x"),
+            manifests=manifests,
+            deny_list=deny,
+            pulls=pulls,
+            clock=clock,
+            observer=dropped,
+            max_events=5,
+        )
+        yield Parts(port, store, deny, manifests, pulls, clock, dropped)
+        await port.close()
+
+
+def _pulled(at: float) -> Pulled:
+    return Pulled(at, "dev/kiosk", str(HOST), str(REPOSITORY), "sha256:x", "blob", "served")
+
+
+async def test_the_snapshot_is_the_same_value_until_something_changes(parts: Parts) -> None:
+    first = parts.port.snapshot()
+    assert parts.port.snapshot() is first
+    connection = await connect(parts.store)
+    second = parts.port.snapshot()
+    assert second.connections == {HOST: connection}
+    parts.deny.now = Revocations({("dev", "kiosk"): 1.0})
+    third = parts.port.snapshot()
+    assert third.revocations.devices == {("dev", "kiosk"): 1.0}
+    await parts.store.remove(HOST)
+    assert parts.port.snapshot().connections == {}
+    assert first.generation < second.generation < third.generation
+    assert first.connections == {}, "a snapshot never changes"
+
+
+async def test_authorization_comes_from_the_broker(parts: Parts) -> None:
+    connection = await connect(parts.store)
+    got = await parts.port.authorization(connection, Scope(REPOSITORY))
+    assert isinstance(got, Authorization)
+    assert got.header == Secret("Bearer x")
+
+
+async def test_a_closures_manifest_is_found_where_it_was_imported_from_only(parts: Parts) -> None:
+    digest = Digest.of(b"manifest")
+    await parts.manifests.keep(HOST, REPOSITORY, {digest: b"manifest"})
+    found = parts.port.closure_manifest
+    assert await found(HOST, REPOSITORY, digest) == b"manifest"
+    assert await found(HOST, Repository("org/other"), digest) is None
+    assert await found(RegistryHost("ghcr.io"), REPOSITORY, digest) is None
+
+
+async def test_reports_are_written_in_the_background(parts: Parts) -> None:
+    connection = await connect(parts.store)
+    parts.port.start()
+    parts.port.report(_pulled(1.0))
+    parts.port.report(ConnectionUsed(connection.id, 2.0, "refused"))
+    parts.port.report(IntegrityFailed(3.0, str(HOST), "r", "sha256:x", "short"))
+    await settle()
+    assert (await parts.pulls.list())[1] == 0
+    await parts.clock.wait_for_sleepers()
+    parts.clock.advance(1)
+    await settle()
+    await parts.clock.wait_for_sleepers()
+    assert (await parts.pulls.list())[1] == 1
+    assert len(await parts.pulls.failures()) == 1
+    assert parts.store.get(HOST).last_error == "refused"
+
+
+async def test_what_does_not_fit_is_dropped_and_counted_and_close_writes_the_rest(
+    parts: Parts,
+) -> None:
+    for at in range(8):
+        parts.port.report(_pulled(float(at)))
+    assert parts.dropped.count == 3
+    await parts.port.close()
+    rows, _ = await parts.pulls.list()
+    assert [row.at for row in rows] == [4.0, 3.0, 2.0, 1.0, 0.0]
+
+
+async def test_a_database_that_fails_costs_reports_and_nothing_else(
+    parts: Parts, tmp_path: Path
+) -> None:
+    parts.port.report(_pulled(1.0))
+    for path in tmp_path.glob("facade.db*"):  # noqa: ASYNC240 - a test may touch files
+        path.write_bytes(b"this is no database" * 1000)
+    await parts.port.close()
+    assert parts.dropped.count == 1
+    with pytest.raises(NotFound):
+        parts.store.get(HOST)

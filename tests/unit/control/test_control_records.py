@@ -1,0 +1,134 @@
+"""The audit trail, API keys, and records of pulls."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from facade.control.apikeys import ApiKeys
+from facade.control.audit import AuditTrail
+from facade.control.database.engine import Database
+from facade.control.pulls import PullRecords
+from facade.errors import Invalid, NotFound
+from facade.reasons import Reason
+from facade.secret import Secret
+from facade.wings import IntegrityFailed, Pulled
+from tests.support.clock import FakeClock
+from tests.support.control import fresh_database
+
+
+@pytest.fixture
+async def database(tmp_path: Path) -> AsyncIterator[Database]:
+    async with fresh_database(tmp_path) as database:
+        yield database
+
+
+async def _note(audit: AuditTrail, actor: str, action: str) -> None:
+    await audit.record(
+        actor=actor, action=action, subject="ghcr.io", outcome="ok", detail={"key": "k1"}
+    )
+
+
+async def test_the_audit_is_read_newest_first_filtered_and_in_pages(database: Database) -> None:
+    clock = FakeClock()
+    audit = AuditTrail(database, clock)
+    for actor, action in (("ann", "connection.add"), ("bob", "connection.remove"), ("ann", "x")):
+        await _note(audit, actor, action)
+        clock.advance(1)
+    rows, total = await audit.list(limit=2)
+    assert ([row.action for row in rows], total) == (["x", "connection.remove"], 3)
+    assert rows[0].at == clock.time() - 1
+    assert rows[0].detail == {"key": "k1"}
+    assert [row.actor for row in (await audit.list(action="connection"))[0]] == ["bob", "ann"]
+    assert (await audit.list(action="conn"))[1] == 0
+    assert (await audit.list(actor="ann", action="connection.add"))[1] == 1
+    assert (await audit.list(limit=1, offset=2))[0][0].action == "connection.add"
+
+
+async def test_a_key_is_shown_once_and_stored_hashed(database: Database, tmp_path: Path) -> None:
+    clock = FakeClock()
+    keys = ApiKeys(database, clock)
+    made, secret = await keys.create(
+        "ci", frozenset({"artifacts.write"}), frozenset({"dev"}), actor="ann"
+    )
+    found = await keys.authenticate(secret)
+    assert found is not None
+    assert (found.id, found.name, found.fleets) == (made.id, "ci", frozenset({"dev"}))
+    assert found.permissions == frozenset({"artifacts.write"})
+    assert secret.reveal().startswith("facade_")
+    for path in tmp_path.iterdir():  # noqa: ASYNC240 - a test may look at files
+        assert secret.reveal().encode() not in path.read_bytes()
+    assert secret.reveal() not in repr(await keys.list())
+
+
+async def test_what_is_no_key_is_nobody(database: Database) -> None:
+    keys = ApiKeys(database, FakeClock())
+    _, secret = await keys.create("ci", frozenset(), None, actor="ann")
+    for text in ("", "facade_", secret.reveal()[:-1], secret.reveal() + "x", "é"):
+        assert await keys.authenticate(Secret(text)) is None
+
+
+async def test_a_revoked_key_is_refused_at_once(database: Database) -> None:
+    keys = ApiKeys(database, FakeClock())
+    made, secret = await keys.create("ci", frozenset(), None, actor="ann")
+    assert (await keys.revoke(made.id)).name == "ci"
+    assert await keys.authenticate(secret) is None
+    with pytest.raises(NotFound):
+        await keys.revoke(made.id)
+
+
+async def test_last_used_is_noted_once_a_minute(database: Database) -> None:
+    clock = FakeClock()
+    keys = ApiKeys(database, clock)
+    _, secret = await keys.create("ci", frozenset(), None, actor="ann")
+    first = clock.time()
+    for seconds in (0, 59, 1):
+        clock.advance(seconds)
+        await keys.authenticate(secret)
+        noted = (await keys.list())[0].last_used
+        assert noted == (first if seconds != 1 else first + 60)
+
+
+@pytest.mark.parametrize("name", ["", "  ", "x" * 256, "a\nb"])
+async def test_a_key_needs_a_name(database: Database, name: str) -> None:
+    with pytest.raises(Invalid):
+        await ApiKeys(database, FakeClock()).create(name, frozenset(), None, actor="ann")
+
+
+def _pull(at: float, device: str = "dev/kiosk", **more: object) -> Pulled:
+    values: dict[str, object] = {
+        "host": "ghcr.io",
+        "repository": "org/app",
+        "digest": "sha256:" + "0" * 64,
+        "role": "blob",
+        "outcome": "served",
+        **more,
+    }
+    return Pulled(at, device, **values)  # type: ignore[arg-type]
+
+
+async def test_pulls_are_read_back_as_they_were(database: Database) -> None:
+    records = PullRecords(database)
+    refused = _pull(2.0, reason=Reason.NOT_SIGNED, bytes_sent=7, cache="hit")
+    await records.add([_pull(1.0), refused], [])
+    assert await records.list() == ((refused, _pull(1.0)), 2)
+
+
+async def test_pulls_by_fleet_and_device(database: Database) -> None:
+    records = PullRecords(database)
+    await records.add([_pull(1.0), _pull(2.0, "dev/till"), _pull(3.0, "d_v/kiosk")], [])
+    assert (await records.list(fleet="d_v"))[1] == 1, "_ is no wildcard"
+    assert (await records.list(fleet="dev"))[1] == 2
+    assert (await records.list(device="kiosk"))[1] == 2
+    assert (await records.list(device="dev/kiosk"))[1] == 1
+
+
+async def test_old_pulls_go_and_failures_are_kept_apart(database: Database) -> None:
+    records = PullRecords(database, keep=3)
+    for at in range(5):
+        await records.add([_pull(float(at))], [])
+    rows, total = await records.list()
+    assert ([row.at for row in rows], total) == ([4.0, 3.0, 2.0], 3)
+    failure = IntegrityFailed(1.0, "ghcr.io", "org/app", "sha256:x", "short")
+    await records.add([], [failure])
+    assert await records.failures() == (failure,)
