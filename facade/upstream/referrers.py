@@ -29,10 +29,9 @@ async def find_referrers(
     what = f"the referrers of {digest} in {repository}"
     path = f"/v2/{repository}/referrers/{digest}"
     reply = await client.open(connection, "GET", path, Scope(repository), {"Accept": OCI_INDEX})
-    if reply.response.status == 200:
-        if media_type_of(reply.response.headers) == OCI_INDEX:
-            data = await client.read_document(connection, reply, MAX_MANIFEST_BYTES, what)
-            return _index(connection, data, what)
+    if reply.response.status == 200 and media_type_of(reply.response.headers) == OCI_INDEX:
+        data = await client.read_document(connection, reply, MAX_MANIFEST_BYTES, what)
+        return _index(connection, data, what)
     failure = await client.refused(connection, reply, what)
     # A registry without the API answers 404, some 400 or 405, and some a web page with 200.
     if reply.response.status not in (200, 400, 404, 405, 501):
