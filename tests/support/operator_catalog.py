@@ -4,6 +4,7 @@ Guarantees: they keep what they are given and fail as they are told; nothing her
 the port must check.
 """
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -74,11 +75,18 @@ class Outcome:
 
 @dataclass
 class FakeImporter:
-    """Imports every tag but those in `bad`; `failure` fails the order as a whole."""
+    """Imports every tag but those in `bad`.
+
+    Arguments:
+        failure: fails the order as a whole, before any progress unless `fail_late`.
+        endless: tells progress until it is cancelled, and says so.
+    """
 
     bad: frozenset[str] = frozenset()
     failure: Exception | None = None
     fail_late: bool = False
+    endless: bool = False
+    cancelled: asyncio.Event = field(default_factory=asyncio.Event)
     orders: list[ImportOrder] = field(default_factory=list)
 
     async def run(
@@ -87,6 +95,13 @@ class FakeImporter:
         self.orders.append(order)
         if self.failure is not None and not self.fail_late:
             raise self.failure
+        while self.endless:
+            progress({"tag": "v1", "step": "checking"})
+            try:
+                await asyncio.sleep(0.01)
+            except asyncio.CancelledError:
+                self.cancelled.set()
+                raise
         outcomes = []
         for reference in map(str, order.references):
             failed = reference in self.bad

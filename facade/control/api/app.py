@@ -13,6 +13,7 @@ from aiohttp import web
 from facade.control.api.auth import Authentication, allowed_hosts, hosts_middleware
 from facade.control.api.endpoint import API_PREFIX, register
 from facade.control.api.errors import MAX_BODY_BYTES, errors_middleware, json_response
+from facade.control.api.journal import HEADER, REQUEST_ID, journal_middleware
 from facade.control.api.openapi import document
 from facade.control.api.permissions import Principal
 from facade.control.api.routes import ENDPOINTS
@@ -31,6 +32,7 @@ def operator_app(
     """
     app = web.Application(
         middlewares=[
+            journal_middleware(services.clock),
             errors_middleware,
             hosts_middleware(allowed_hosts(listen_host, hosts)),
         ],
@@ -55,5 +57,6 @@ def operator_app(
 
 
 async def _headers(request: web.Request, response: web.StreamResponse) -> None:
+    response.headers[HEADER] = request.get(REQUEST_ID, "")
     response.headers["Cache-Control"] = "no-store"
     response.headers["X-Content-Type-Options"] = "nosniff"

@@ -15,6 +15,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 from pydantic import ValidationError
 
+from facade.control.api.journal import route_of
 from facade.errors import (
     Conflict,
     Denied,
@@ -52,6 +53,10 @@ class Unauthorized(FacadeError):
 
 class TooManyFailures(FacadeError):
     """Too many failed keys from this address (429)."""
+
+
+class ListenerGone(ConnectionResetError):
+    """Whoever listened to a stream has left: nobody is there to be answered."""
 
 
 class TooLarge(FacadeError):
@@ -138,12 +143,9 @@ async def errors_middleware(request: web.Request, handler: Handler) -> web.Strea
         )
     except web.HTTPException as error:
         return json_response({"error": f"{error.reason}."}, status=error.status)
+    except ListenerGone:
+        raise
     except Exception:
         # The last resort of a server: the caller gets no internals, the log gets all of them.
-        log.exception("operator_request_failed", method=request.method, route=_route(request))
+        log.exception("operator_request_failed", method=request.method, route=route_of(request))
         return json_response({"error": INTERNAL}, status=500)
-
-
-def _route(request: web.Request) -> str:
-    resource = request.match_info.route.resource
-    return resource.canonical if resource is not None else "unknown"

@@ -15,7 +15,7 @@ from typing import Any
 import structlog
 from aiohttp import web
 
-from facade.control.api.errors import INTERNAL
+from facade.control.api.errors import INTERNAL, ListenerGone
 from facade.errors import FacadeError
 
 log = structlog.get_logger(__name__)
@@ -52,7 +52,7 @@ async def respond(request: web.Request, run: Run) -> web.StreamResponse:
     work = asyncio.ensure_future(run(progress))
     try:
         return await _stream(request, work, waiting)
-    except (ConnectionError, asyncio.CancelledError):
+    except (ListenerGone, asyncio.CancelledError):
         # Nobody listens any more: an operator's Ctrl-C stops the batch; running it again finishes it.
         work.cancel()
         await asyncio.gather(work, return_exceptions=True)
@@ -74,22 +74,30 @@ async def _stream(
     event = first
     while True:
         if event is not None:
-            await response.write(encode("progress", event))
+            await _send(response, encode("progress", event))
         elif work.done():
             break
         else:
-            await response.write(b": still working\n\n")
+            await _send(response, b": still working\n\n")
         event = await _next(work, waiting)
     try:
-        await response.write(encode("result", work.result()))
+        await _send(response, encode("result", work.result()))
     except FacadeError as error:
-        await response.write(encode("error", {"error": error.message}))
+        await _send(response, encode("error", {"error": error.message}))
     except Exception:
         # The status has been sent: the caller gets the one shape here, the log gets the rest.
         log.exception("operator_request_failed", route=request.path)
-        await response.write(encode("error", {"error": INTERNAL}))
-    await response.write_eof()
+        await _send(response, encode("error", {"error": INTERNAL}))
+    with suppress(ConnectionError):
+        await response.write_eof()
     return response
+
+
+async def _send(response: web.StreamResponse, data: bytes) -> None:
+    try:
+        await response.write(data)
+    except ConnectionError as error:
+        raise ListenerGone from error
 
 
 async def _next(

@@ -1,5 +1,6 @@
 """Imports, artifacts, fleets and keys over HTTP."""
 
+import asyncio
 import json
 
 import pytest
@@ -74,6 +75,27 @@ async def test_a_failure_after_progress_is_an_error_event(
     assert name == "error"
     assert says in str(body["error"])
     assert "hunter2" not in str(body)
+
+
+async def test_a_listener_that_goes_away_stops_the_import(api: Client, fakes: Fakes) -> None:
+    fakes.importer.endless = True
+    answer = await api.post("/api/v1/imports", json=ORDER, headers=EVENTS)
+    await answer.content.readline()
+    answer.close()
+    async with asyncio.timeout(5):
+        await fakes.importer.cancelled.wait()
+    assert fakes.audit.rows[-1].outcome == "interrupted"
+
+
+async def test_a_slow_listener_loses_progress_and_not_the_result(api: Client, fakes: Fakes) -> None:
+    tags = [f"v{number}" for number in range(400)]
+    answer = await api.post("/api/v1/imports", json={**ORDER, "tags": tags}, headers=EVENTS)
+    *progress, (last, result) = _events(await answer.text())
+    assert len(progress) < 2 * len(tags)
+    assert last == "result"
+    results = result["results"]
+    assert isinstance(results, list)
+    assert len(results) == 400
 
 
 @pytest.mark.parametrize(

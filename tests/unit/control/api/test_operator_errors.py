@@ -112,3 +112,8 @@ async def test_no_answer_is_kept_by_a_browser(api: Client) -> None:
     answer = await api.get("/api/v1/fleets")
     assert answer.headers["Cache-Control"] == "no-store"
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
+
+
+async def test_every_answer_names_its_request(api: Client) -> None:
+    ids = {(await api.get(path)).headers["X-Request-Id"] for path in ("/api/v1/fleets", "/nowhere")}
+    assert len(ids - {""}) == 2
