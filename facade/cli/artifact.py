@@ -13,6 +13,7 @@ from facade.cli.names import Image, parse_image
 from facade.cli.output import clean, document, done, line, note, pending, show, size, table
 from facade.cli.progress import Progress
 from facade.cli.session import AsJson, Session, State, Yes, example, session_of
+from facade.cli.usage import argument
 from facade.target import parse_artifact_path
 
 Target = Annotated[str, typer.Argument(metavar="FLEET/NAME/VERSION", help="like dev/app/v1.2")]
@@ -70,7 +71,7 @@ def import_(
     """
     session = session_of(ctx)
     batches: dict[tuple[str, str], list[str]] = {}
-    for image in map(parse_image, images):
+    for image in (argument(parse_image, text) for text in images):
         batches.setdefault((image.host, image.repository), []).append(image.reference)
     options: dict[str, Any] = {
         "fleet": fleet,
@@ -243,7 +244,7 @@ def warm(
 
 
 def warm_target(api: Api, target: str) -> dict[str, Any]:
-    """Ask the server to warm one artifact. Raises ApiError, Unavailable, Invalid."""
+    """Ask the server to warm one artifact. Raises ApiError, Unavailable, Usage."""
     return api.post(f"{_path(target)}/warm", seconds=LONG_SECONDS)
 
 
@@ -260,4 +261,4 @@ def print_warmed(session: Session, answer: dict[str, Any]) -> None:
 
 
 def _path(target: str) -> str:
-    return "/artifacts/" + "/".join(map(segment, parse_artifact_path(target)))
+    return "/artifacts/" + "/".join(map(segment, argument(parse_artifact_path, target)))

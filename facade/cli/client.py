@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
-from facade.errors import FacadeError, Invalid, Unavailable
+from facade.cli.usage import Usage
+from facade.errors import FacadeError, Unavailable
 from facade.secret import Secret
 
 TIMEOUT_SECONDS = 60.0
@@ -53,7 +54,7 @@ class Api:
         url: like http://127.0.0.1:8080, without a path.
         ca_file: PEM to trust besides the system's certificates.
 
-    Raises Invalid for a URL that is none.
+    Raises Usage for a URL that is none.
     """
 
     def __init__(self, url: str, key: Secret, *, ca_file: Path | None = None) -> None:
@@ -61,11 +62,11 @@ class Api:
             parts = urlsplit(url)
             port = parts.port
         except ValueError as error:
-            raise Invalid(f"FACADE_URL is no URL: {url}.") from error
+            raise Usage(f"FACADE_URL is no URL: {url}.") from error
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise Invalid(f"FACADE_URL must look like http://127.0.0.1:8080, not {url}.")
+            raise Usage(f"FACADE_URL must look like http://127.0.0.1:8080, not {url}.")
         if not key.reveal().isascii() or not key.reveal().isprintable():
-            raise Invalid("The API key holds characters that no API key has.")
+            raise Usage("The API key holds characters that no API key has.")
         self.url = url
         self._https = parts.scheme == "https"
         self._host = parts.hostname
@@ -176,7 +177,7 @@ class Api:
             try:
                 context.load_verify_locations(self._ca_file)
             except (OSError, ssl.SSLError) as error:
-                raise Invalid(f"{self._ca_file} cannot be read as certificates.") from error
+                raise Usage(f"{self._ca_file} cannot be read as certificates.") from error
         return http.client.HTTPSConnection(self._host, self._port, timeout=seconds, context=context)
 
     def _read(self, response: http.client.HTTPResponse) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import typer
 from facade.cli.client import segment
 from facade.cli.output import details, document, done, line, note, pending, table
 from facade.cli.session import AsJson, State, Yes, example, session_of
+from facade.cli.usage import argument
 from facade.device import parse_device_path
 from facade.errors import Conflict
 
@@ -53,7 +54,7 @@ def issue(
     from facade.control.devices.development import DeviceKey, write_file
 
     session = session_of(ctx)
-    fleet, name = parse_device_path(device)
+    fleet, name = argument(parse_device_path, device)
     folder = out or Path(name)
     if not force and (folder / "client.key").exists():
         raise Conflict(f"{folder / 'client.key'} is there already; --force replaces it.")
@@ -164,7 +165,7 @@ def inspect(
 
 
 def _path(device: str) -> str:
-    fleet, name = parse_device_path(device)
+    fleet, name = argument(parse_device_path, device)
     return f"/devices/{segment(fleet)}/{segment(name)}"
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from cryptography import x509
 from OpenSSL import crypto
 
-from facade.errors import Denied, Invalid
+from facade.cli.usage import Usage
+from facade.errors import Denied
 from facade.serving.identity.certificate import DeviceCA, DeviceCertificates, SpiffeRule
 
 _MAX_BYTES = 1024 * 1024
@@ -46,7 +47,7 @@ def inspect_certificate(path: Path, ca: Path, *, trust_domain: str, now: float) 
         ca: PEM bundle of the device CA.
         now: Unix seconds.
 
-    Raises Invalid when a file cannot be read.
+    Raises Usage when a file cannot be read.
     """
     certificate = read_certificate(path)
     authority = DeviceCA.from_pem(_read(ca))
@@ -71,14 +72,14 @@ def inspect_certificate(path: Path, ca: Path, *, trust_domain: str, now: float) 
 
 
 def read_certificate(path: Path) -> x509.Certificate:
-    """The first certificate in a file, PEM or DER. Raises Invalid."""
+    """The first certificate in a file, PEM or DER. Raises Usage."""
     data = _read(path)
     try:
         if b"-----BEGIN CERTIFICATE-----" in data:
             return x509.load_pem_x509_certificate(data)
         return x509.load_der_x509_certificate(data)
     except ValueError as error:
-        raise Invalid(f"{path} is no certificate in PEM or DER.") from error
+        raise Usage(f"{path} is no certificate in PEM or DER.") from error
 
 
 def _check_chain(certificate: x509.Certificate, authority: DeviceCA, now: float) -> None:
@@ -116,4 +117,4 @@ def _read(path: Path) -> bytes:
         with path.open("rb") as file:
             return file.read(_MAX_BYTES)
     except OSError as error:
-        raise Invalid(f"{path} cannot be read: {error.strerror}.") from error
+        raise Usage(f"{path} cannot be read: {error.strerror}.") from error

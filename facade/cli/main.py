@@ -8,9 +8,11 @@ document on stdout.
 import os
 import sys
 from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 
+from facade import __version__
 from facade.cli import (
     apikey,
     artifact,
@@ -27,8 +29,9 @@ from facade.cli import (
 )
 from facade.cli.client import ApiError
 from facade.cli.output import clean, document, note
-from facade.cli.session import Session
-from facade.errors import Conflict, FacadeError, Invalid
+from facade.cli.session import Session, session_of
+from facade.cli.usage import Usage
+from facade.errors import FacadeError
 
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
@@ -37,13 +40,12 @@ def build() -> typer.Typer:
     """All commands."""
     app = typer.Typer(
         name="facade",
-        help="The device-facing door of a fleet-update platform: signed, verified, cached container "
-        "image pulls over mutual TLS.",
         no_args_is_help=True,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
+    app.callback()(_root)
     run.add(app)
     for name, noun in (
         ("registry", registry),
@@ -62,6 +64,25 @@ def build() -> typer.Typer:
     return app
 
 
+def _show_version(session_context: typer.Context, value: bool) -> None:
+    if value:
+        session_of(session_context).stdout.write(f"facade {__version__}\n")
+        raise typer.Exit
+
+
+def _root(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """The device-facing door of a fleet-update platform.
+
+    Signed, verified, cached container image pulls over mutual TLS.
+    """
+
+
 def main(argv: Sequence[str] | None = None, session: Session | None = None) -> int:
     """Run one command and give its exit code.
 
@@ -69,7 +90,7 @@ def main(argv: Sequence[str] | None = None, session: Session | None = None) -> i
         argv: arguments without the program's name; None = the process's.
         session: where to read and write; None = the process's.
     """
-    session = session or Session(environ=os.environ)
+    session = session or Session(environ=os.environ, owns_process=True)
     try:
         code = typer.main.get_command(build()).main(
             args=list(sys.argv[1:] if argv is None else argv),
@@ -112,8 +133,7 @@ def _failed(session: Session, error: FacadeError) -> int:
         document(session, error.body if isinstance(error, ApiError) else {"error": error.message})
     lines = error.message.splitlines() or [type(error).__name__]
     note(session, "\n".join(clean(text) for text in (f"facade: {lines[0]}", *lines[1:])))
-    malformed = isinstance(error, Invalid) and not isinstance(error, Conflict)
-    return USAGE if malformed else FAILED
+    return USAGE if isinstance(error, Usage) else FAILED
 
 
 def _interrupted(session: Session) -> int:

@@ -46,7 +46,7 @@ def audit(
         session,
         ("AT", "WHO", "WHAT", "SUBJECT", "OUTCOME"),
         (
-            (item["at"], item["actor"], item["action"], item["subject"], item["outcome"])
+            (item["at"], item["actor"], item["action"], item["subject"], _outcome(item))
             for item in answer["items"]
         ),
         empty="Nothing was changed yet.",
@@ -89,6 +89,11 @@ def pulls(
         ),
         empty="No device pulled anything yet.",
     )
+
+
+def _outcome(item: dict[str, Any]) -> str:
+    error = item["detail"].get("error")
+    return f"{item['outcome']}: {error}" if error else str(item["outcome"])
 
 
 def _rows(

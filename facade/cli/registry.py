@@ -29,6 +29,7 @@ from facade.cli.registry_options import (
     settings_body,
 )
 from facade.cli.session import AsJson, State, Yes, example, session_of
+from facade.cli.usage import argument
 
 Host = Annotated[str, typer.Argument(metavar="HOST", help="like ghcr.io, or a pasted URL")]
 
@@ -219,7 +220,7 @@ def tags(
 ) -> None:
     """List a repository's tags, newest-likely first (a best effort)."""
     session = session_of(ctx)
-    host, name = parse_repository(repository)
+    host, name = argument(parse_repository, repository)
     answer = session.api().get(
         f"/connections/{segment(host)}/tags", {"repository": name, "all": hidden, "match": match}
     )

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from facade.cli.session import Session, read_file
-from facade.errors import Invalid
+from facade.cli.usage import Usage
 
 Username = Annotated[
     str | None, typer.Option(metavar="U", help="user name that goes with the password or token")
@@ -66,7 +66,7 @@ class Credentials:
         Arguments:
             rotating: the provider stays, so it is left out; a password alone is enough.
 
-        Raises typer.BadParameter when the options do not go together, Invalid for a bad file.
+        Raises typer.BadParameter when the options do not go together, Usage for a bad file.
         """
         provider = self._provider(rotating=rotating)
         fields: dict[str, Any] = {} if rotating else {"provider": provider}
@@ -131,7 +131,7 @@ class Credentials:
 def settings_body(
     *, insecure: bool, ca_file: Path | None, auth_hosts: list[str] | None, proxy: str | None
 ) -> dict[str, Any]:
-    """The API's `settings` object. Raises Invalid when the CA file cannot be read."""
+    """The API's `settings` object. Raises Usage when the CA file cannot be read."""
     settings: dict[str, Any] = {}
     if insecure:
         settings["insecure"] = True
@@ -149,7 +149,7 @@ def _google_config(path: Path) -> dict[str, Any]:
         config = json.loads(read_file(path, "Google key file"))
     except ValueError as error:
         # The parser's own text may quote the key.
-        raise Invalid(f"The Google key file {path} is no JSON.") from error
+        raise Usage(f"The Google key file {path} is no JSON.") from error
     if not isinstance(config, dict):
-        raise Invalid(f"The Google key file {path} is no JSON object.")
+        raise Usage(f"The Google key file {path} is no JSON object.")
     return config

@@ -9,6 +9,7 @@ import typer
 
 from facade.cli.output import document, line
 from facade.cli.session import AsJson, State, example, session_of
+from facade.cli.usage import argument
 from facade.oci.host import RegistryHost
 
 _ADDRESS = re.compile(r"(\[[0-9A-Fa-f:]+\]|[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?):[0-9]{1,5}")
@@ -61,7 +62,7 @@ def runtime_config(
     session = session_of(ctx)
     if not _ADDRESS.fullmatch(facade):
         raise typer.BadParameter("write HOST:PORT, like facade.example:8443", param_hint="--facade")
-    registries = [RegistryHost.parse(text) for text in registry or ["docker.io"]]
+    registries = [argument(RegistryHost.parse, text) for text in registry or ["docker.io"]]
     config = RUNTIMES[runtime.value](facade, registries, fallback=fallback)
     if session.as_json:
         document(session, dataclasses.asdict(config))

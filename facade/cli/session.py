@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
-from facade.errors import Invalid, Unavailable
+from facade.cli.usage import Usage
+from facade.errors import Unavailable
 from facade.secret import Secret
 from facade.up.state import StateFolder
 
@@ -35,6 +36,7 @@ class Session:
         as_json: stdout is exactly one JSON document.
         state: the value of `--state`, if given.
         assume_yes: the value of `--yes`.
+        owns_process: this is the process's only session, so it may say where logs go.
     """
 
     environ: Mapping[str, str]
@@ -44,6 +46,7 @@ class Session:
     as_json: bool = False
     state: Path | None = None
     assume_yes: bool = False
+    owns_process: bool = False
 
     @property
     def state_dir(self) -> Path:
@@ -84,7 +87,7 @@ class Session:
     def read_secret(self, what: str, *, from_stdin: bool, option: str) -> Secret:
         """A secret from standard input, or from a prompt on a terminal; never from arguments.
 
-        Raises Invalid when neither is possible or what was read is empty.
+        Raises Usage when neither is possible or what was read is empty.
         """
         if from_stdin:
             value = self.stdin.read(_MAX_SMALL_FILE).removesuffix("\n").removesuffix("\r")
@@ -93,10 +96,17 @@ class Session:
 
             value = getpass(f"{what}: ", stream=self.stderr)
         else:
-            raise Invalid(f"Give the {what.lower()} on standard input, with {option}.")
+            raise Usage(f"Give the {what.lower()} on standard input, with {option}.")
         if not value:
-            raise Invalid(f"The {what.lower()} is empty; nothing was sent.")
+            raise Usage(f"The {what.lower()} is empty; nothing was sent.")
         return Secret(value)
+
+    def logs_to_stderr(self) -> None:
+        """Before running library code here that may log: nothing but results goes to stdout."""
+        if self.owns_process:
+            from facade.observability.logs import configure
+
+            configure("warning", "console", self.stderr)
 
     def confirm(self, question: str) -> None:
         """Ask on a terminal; without one, go ahead. Raises typer.Abort on no."""
@@ -123,16 +133,16 @@ def session_of(ctx: typer.Context) -> Session:
 
 
 def read_file(path: Path, what: str) -> str:
-    """A small text file named on the command line. Raises Invalid."""
+    """A small text file named on the command line. Raises Usage."""
     try:
         with path.open(encoding="utf-8") as file:
             text = file.read(_MAX_SMALL_FILE + 1)
     except OSError as error:
-        raise Invalid(f"The {what} {path} cannot be read: {error.strerror}.") from error
+        raise Usage(f"The {what} {path} cannot be read: {error.strerror}.") from error
     except UnicodeDecodeError as error:
-        raise Invalid(f"The {what} {path} is no text file.") from error
+        raise Usage(f"The {what} {path} is no text file.") from error
     if len(text) > _MAX_SMALL_FILE:
-        raise Invalid(f"The {what} {path} is larger than {_MAX_SMALL_FILE} bytes.")
+        raise Usage(f"The {what} {path} is larger than {_MAX_SMALL_FILE} bytes.")
     return text
 
 

@@ -11,7 +11,7 @@ import typer
 
 from facade.cli.output import clean, document, done, line, note, table
 from facade.cli.session import AsJson, Session, State, example, read_file, session_of
-from facade.errors import Invalid
+from facade.cli.usage import Usage
 from facade.secret import Secret
 
 Repository = Annotated[
@@ -117,6 +117,7 @@ def init(
     from facade.up.state import write
 
     session = session_of(ctx)
+    session.logs_to_stderr()
     offline = offline_keys or session.folder.offline
     made = initialise(
         repository or session.folder.repository,
@@ -156,6 +157,7 @@ def delegate(
     from facade.control.signing.ceremony import delegate as ceremony
 
     session = session_of(ctx)
+    session.logs_to_stderr()
     added = ceremony(
         repository or session.folder.repository,
         offline_keys or session.folder.offline,
@@ -192,7 +194,7 @@ def _passphrase(session: Session, file: Path | None) -> Secret:
         )
     text = read_file(file, "passphrase file").strip("\r\n")
     if not text:
-        raise Invalid(f"The passphrase file {file} is empty.")
+        raise Usage(f"The passphrase file {file} is empty.")
     return Secret(text)
 
 
@@ -204,7 +206,7 @@ def _new_passphrase(session: Session, file: Path | None) -> Secret:
     )
     again = session.read_secret("Once more", from_stdin=False, option="--passphrase-file")
     if first != again:
-        raise Invalid("The two passphrases differ; nothing was made.")
+        raise Usage("The two passphrases differ; nothing was made.")
     return first
 
 

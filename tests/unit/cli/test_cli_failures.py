@@ -157,3 +157,9 @@ def test_help_is_quick_because_nothing_heavy_is_imported() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True
     )
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_the_version(alone: CommandLine) -> None:
+    ran = alone("--version")
+    assert (ran.code, ran.stderr) == (0, "")
+    assert ran.stdout.startswith("facade 0.")
