@@ -115,18 +115,17 @@ class Connections:
         return self._store.get(host)
 
     def note(self, stored: StoredConnection) -> str | None:
-        """What an operator should know about a connection."""
+        """What an operator should know about a connection, in sentences."""
+        notes = []
         if stored.connection.settings.insecure:
-            return "Plain http: whoever is on the way can read and change everything, tokens too."
-        if (
-            stored.connection.provider == "static"
-            and self._broker.scheme(stored.connection) == "basic"
-        ):
-            return (
+            notes.append("Plain http: whoever is on the way can read and change everything.")
+        is_static = stored.connection.provider == "static"
+        if is_static and self._broker.scheme(stored.connection) == "basic":
+            notes.append(
                 "This registry has no token service: the password itself goes with each request "
                 "(to the registry only; it is kept in no cache)."
             )
-        return None
+        return " ".join(notes) or None
 
     async def change(
         self,
