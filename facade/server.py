@@ -97,22 +97,24 @@ class Server:
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT, then drain and return."""
+        await self.wait()
+        await self.close()
+
+    async def wait(self) -> None:
+        """Return at the first SIGTERM or SIGINT; SIGHUP reloads meanwhile."""
         loop = asyncio.get_running_loop()
-        stops = (signal.SIGTERM, signal.SIGINT)
-        for number in stops:
+        for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop, number)
         loop.add_signal_handler(signal.SIGHUP, self._reload)
-        try:
-            await self._stopping.wait()
-            await self.close()
-        finally:
-            for number in (*stops, signal.SIGHUP):
-                loop.remove_signal_handler(number)
+        await self._stopping.wait()
 
     async def close(self) -> None:
-        """Stop accepting, let what runs finish, close."""
+        """Stop accepting, let what runs finish, close. A signal meanwhile stops at once."""
         self._draining()
         await self._stack.aclose()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            loop.remove_signal_handler(number)
 
     def _stop(self, number: signal.Signals) -> None:
         if self._stopping.is_set():
