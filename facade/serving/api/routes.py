@@ -24,6 +24,8 @@ from facade.serving.pulls.service import ManifestAnswer, PullService, device_key
 
 Handler = Callable[[Exchange], Awaitable[web.StreamResponse]]
 
+_MAX_PARSED = 4096
+"""Paths remembered with what they mean; what parses is at most some 500 characters long."""
 _ROUTES = {
     Role.MANIFEST: "manifests",
     Role.BLOB: "blobs",
@@ -56,6 +58,7 @@ class Routes:
         self._sender = sender
         self._metadata = metadata
         self._default = default_registry
+        self._parsed: dict[tuple[str, str | None], PullRequest] = {}
 
     def find(self, exchange: Exchange) -> Handler:
         """The handler for the request; notes the route. Raises Invalid (405), NotFound."""
@@ -136,11 +139,20 @@ class Routes:
             return await self._referrers(exchange, device, parsed)
 
     def _parse(self, http: web.Request) -> PullRequest | FacadeError:
+        path = http.path
         ns = http.query.get("ns") if http.query_string else None
+        known = self._parsed.get((path, ns))
+        if known is not None:
+            return known
         try:
-            return PullRequest.parse(http.path, ns=ns, default=self._default)
+            parsed = PullRequest.parse(path, ns=ns, default=self._default)
         except (Invalid, Denied, NotFound) as error:
             return error
+        # A fleet asks for the same few paths again and again.
+        if len(self._parsed) >= _MAX_PARSED:
+            self._parsed.clear()
+        self._parsed[path, ns] = parsed
+        return parsed
 
     async def _blob(
         self, exchange: Exchange, device: Device, request: PullRequest

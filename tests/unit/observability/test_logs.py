@@ -164,3 +164,16 @@ def test_values_of_every_kind_are_made_safe() -> None:
         "target": {"host": "h", "secret": REDACTED},
         "error": None,
     }
+
+
+@pytest.mark.parametrize(
+    "value", ["Bearer abcdefgh", "one\nFAKE line", "Basic\tdXNlcjpwYXNz", "token=" + "a" * 400]
+)
+def test_a_plain_key_is_no_hiding_place(value: str) -> None:
+    (shown,) = redact(None, "info", {"host": value}).values()
+    assert shown != value
+
+
+def test_a_plain_value_stays_as_it_is() -> None:
+    line = {"host": "ghcr.io", "digest": "sha256:" + "a" * 64}
+    assert redact(None, "info", dict(line)) == line
