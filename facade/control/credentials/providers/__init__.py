@@ -35,6 +35,14 @@ TABLE: Mapping[str, str] = {
 }
 """Provider → class in the module of the same name."""
 
+NOT_BUILT: Mapping[str, str] = {
+    "google": "Until then a service account's JSON key works as a password: --username _json_key "
+    "--password-stdin < key.json",
+    "aws": "Until then ECR's own 12-hour password works: aws ecr get-login-password | facade "
+    "registry add HOST --username AWS --password-stdin",
+}
+"""Providers to come, and what to do meanwhile."""
+
 
 class Providers:
     """The providers, made when first asked for.
@@ -56,6 +64,8 @@ class Providers:
         Raises Invalid when there is none, or when the package that it needs is not installed.
         """
         if name not in self._made:
+            if name in NOT_BUILT:
+                raise Invalid(f"The provider {name} is not built yet. {NOT_BUILT[name]}")
             if name not in TABLE:
                 raise Invalid(
                     f"There is no provider {name!r}. Those built are: {', '.join(TABLE)}."

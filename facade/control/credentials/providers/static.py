@@ -4,9 +4,12 @@ Guarantees: neither part can hold a character that would end an HTTP field or ch
 robot names with `+` or `$` (Quay, Harbor) are kept as typed.
 """
 
+import json
+
 from facade.control.credentials.model import Offered, Prepared, Presented, StoredSecrets
 from facade.control.credentials.providers import ProviderContext
 from facade.errors import Invalid
+from facade.secret import Secret
 from facade.upstream.connection import Connection
 from facade.upstream.token import BasicCredentials
 
@@ -35,11 +38,22 @@ class StaticProvider:
         secret = offered.secret
         if secret is None or not secret:
             raise Invalid("Give the password or token on standard input (--password-stdin).")
-        if len(secret.reveal()) > MAX_SECRET_CHARS or not secret.reveal().isprintable():
-            raise Invalid(
-                "The password or token is too long, or holds line breaks; one is expected."
-            )
+        if len(secret.reveal()) > MAX_SECRET_CHARS:
+            raise Invalid("The password or token is too long.")
+        if not secret.reveal().isprintable():
+            secret = _compact_json(secret)
         return Prepared(username, {"secret": secret})
 
     async def credentials(self, connection: Connection, stored: StoredSecrets) -> Presented:
         return Presented(BasicCredentials(stored.username, stored.fields["secret"]))
+
+
+def _compact_json(secret: Secret) -> Secret:
+    """A JSON key (Google's `_json_key`) on one line. Raises Invalid for anything else."""
+    try:
+        document = json.loads(secret.reveal())
+    except (ValueError, RecursionError):
+        document = None
+    if not isinstance(document, dict):
+        raise Invalid("The password or token holds line breaks or control characters.")
+    return Secret(json.dumps(document))
