@@ -331,6 +331,16 @@ async def test_an_undecided_digest_is_503_and_precedes_every_upstream_reason(
         assert int(answer.headers["Retry-After"]) > 0
 
 
+async def test_a_defect_of_ours_is_503_with_a_request_id_and_no_details(bench: Bench) -> None:
+    bench.facade.control.defect = RuntimeError("hunter2 at /var/lib/facade")
+    answer = await bench.ask(bench.at("manifests", IMAGE.index))
+    assert answer.verdict == (503, "UNKNOWN", "internal")
+    assert b"hunter2" not in answer.body
+    assert int(answer.headers["Retry-After"]) > 0
+    bench.facade.control.defect = None
+    assert (await bench.ask(bench.at("manifests", IMAGE.index))).status == 200
+
+
 # What goes wrong upstream, once it is allowed.
 
 UPSTREAM: dict[str, tuple[Misbehaviour, tuple[int, str, str]]] = {

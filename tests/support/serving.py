@@ -59,6 +59,7 @@ class FakeControl:
         self.events: list[Event] = []
         self.gate: asyncio.Event | None = None
         self.header: str | None = None
+        self.defect: Exception | None = None
 
     def snapshot(self) -> ControlSnapshot:
         return self.current
@@ -100,6 +101,8 @@ class FakeControl:
         self, registry: RegistryHost, repository: Repository, digest: Digest
     ) -> bytes | None:
         self.asked.append((registry, repository, digest))
+        if self.defect is not None:
+            raise self.defect
         if self.gate is not None:
             await self.gate.wait()
         return self.manifests.get((registry, repository, digest))
