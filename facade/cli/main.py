@@ -21,6 +21,7 @@ from facade.cli import (
     device,
     doctor,
     fleet,
+    pull,
     records,
     registry,
     run,
@@ -58,6 +59,7 @@ def build() -> typer.Typer:
         ("config", config),
     ):
         app.add_typer(noun.build(), name=name)
+    pull.add(app)
     runtime_config.add(app)
     records.add(app)
     doctor.add(app)
