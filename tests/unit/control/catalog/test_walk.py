@@ -6,7 +6,7 @@ import json
 import pytest
 
 from facade.control.catalog.closure import Closure, Wanted
-from facade.control.catalog.walk import MAX_DEPTH, Walk
+from facade.control.catalog.walk import MAX_DEPTH, MAX_MANIFESTS, MAX_REFERRERS, Walk
 from facade.errors import Integrity, Invalid, Upstream
 from facade.oci.digest import Digest
 from facade.oci.host import RegistryHost
@@ -221,3 +221,39 @@ async def test_requests_at_once_are_bounded() -> None:
     registry.add(image_manifest(b"config", layers), "v1")
     await walk(registry)
     assert registry.most == 4
+
+
+async def test_more_manifests_than_one_artifact_may_have(registry: MemoryRegistry) -> None:
+    many = [image_manifest(b"config", [], annotations={"n": str(n)}) for n in range(MAX_MANIFESTS)]
+    for manifest in many:
+        registry.add(manifest)
+    registry.add(image_index([descriptor(data, OCI_MANIFEST) for data in many]), "huge")
+    with pytest.raises(Invalid, match="choose platforms"):
+        await walk(registry, "huge")
+
+
+async def test_more_referrers_than_one_artifact_may_have(registry: MemoryRegistry) -> None:
+    subject = descriptor(APP.index, OCI_INDEX)
+    many = [
+        image_manifest(b"{}", [], subject=subject, annotations={"n": str(n)})
+        for n in range(MAX_REFERRERS + 1)
+    ]
+    for manifest in many:
+        registry.add(manifest)
+    children = [descriptor(data, OCI_MANIFEST) for data in many]
+    registry.referring[Digest.of(APP.index)] = image_index(children)
+    with pytest.raises(Invalid, match="--with-referrers"):
+        await walk(registry, wanted=Wanted(referrers=True))
+
+
+async def test_a_child_that_could_never_be_served(registry: MemoryRegistry) -> None:
+    huge = descriptor(b"x", OCI_MANIFEST, size=5 * 1024 * 1024)
+    registry.add(image_index([huge]), "bad")
+    with pytest.raises(Invalid, match="larger than"):
+        await walk(registry, "bad")
+
+
+async def test_a_child_of_unknown_type_is_a_blob(registry: MemoryRegistry) -> None:
+    registry.add_blobs(b"wasm")
+    registry.add(image_index([descriptor(b"wasm", "application/wasm")]), "odd")
+    assert (await walk(registry, "odd")).blobs == {Digest.of(b"wasm"): 4}

@@ -94,6 +94,13 @@ def test_a_ring_that_others_can_read_is_refused(tmp_path: Path) -> None:
         KeyRing.load(path)
 
 
+def test_a_ring_that_cannot_be_written_leaves_nothing_behind(tmp_path: Path) -> None:
+    (tmp_path / "sealing.key").mkdir()
+    with pytest.raises(Unavailable, match="cannot be written"):
+        RING.save(tmp_path / "sealing.key")
+    assert [path.name for path in tmp_path.iterdir()] == ["sealing.key"]
+
+
 def test_a_ring_that_is_missing_is_unavailable(tmp_path: Path) -> None:
     with pytest.raises(Unavailable):
         KeyRing.load(tmp_path / "none")

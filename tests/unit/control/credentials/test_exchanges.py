@@ -183,3 +183,27 @@ async def test_a_refresh_ahead_keeps_pulls_from_waiting(parts: Parts) -> None:
     assert header_of(await parts.broker.authorization(connection, APP)) == "Bearer token-1"
     await settle()
     assert header_of(await parts.broker.authorization(connection, APP)) == "Bearer token-2"
+
+
+async def test_a_longer_retry_after_is_remembered_but_not_for_long(parts: Parts) -> None:
+    connection = await connect(parts.store)
+    parts.service.failures = [
+        Upstream("slow down", reason=Reason.UPSTREAM_RATE_LIMITED, status=429, retry_after=3600)
+    ]
+    for seconds in (0, 14):
+        parts.clock.advance(seconds)
+        with pytest.raises(Upstream, match="slow down"):
+            await parts.broker.authorization(connection, APP, challenge=BEARER)
+    assert len(parts.service.asked) == 1
+    parts.clock.advance(1)
+    assert header_of(await parts.broker.authorization(connection, APP)) == "Bearer token-2"
+
+
+async def test_closing_stops_running_exchanges(parts: Parts) -> None:
+    connection = await connect(parts.store)
+    parts.service.gate = asyncio.Event()
+    waiter = asyncio.create_task(parts.broker.authorization(connection, APP, challenge=BEARER))
+    await settle()
+    await parts.broker.close()
+    with pytest.raises(asyncio.CancelledError):
+        await waiter

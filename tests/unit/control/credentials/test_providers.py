@@ -5,7 +5,7 @@ import json
 import pytest
 
 from facade.control.credentials.model import Offered, StoredSecrets
-from facade.control.credentials.providers import NOT_BUILT, TABLE, ProviderContext, Providers
+from facade.control.credentials.providers import TABLE, ProviderContext, Providers
 from facade.errors import Invalid
 from facade.oci.host import RegistryHost
 from facade.secret import Secret
@@ -27,12 +27,6 @@ def test_every_provider_of_the_table_is_made_once(providers: Providers, name: st
     assert providers.get(name) is made
     assert made.exchanges in (True, False)
     assert made.eager in (True, False)
-
-
-@pytest.mark.parametrize("name", NOT_BUILT)
-def test_a_provider_to_come_says_what_to_do_meanwhile(providers: Providers, name: str) -> None:
-    with pytest.raises(Invalid, match=f"The provider {name} is not built yet. Until then"):
-        providers.get(name)
 
 
 def test_an_unknown_provider_names_those_there_are(providers: Providers) -> None:
