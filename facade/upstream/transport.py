@@ -37,11 +37,16 @@ KEEP_ALIVE_SECONDS = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """One request: `authorization` and `secret_form` are revealed only when it is sent."""
+    """One request: `authorization` and `secret_form` are revealed only when it is sent.
+
+    Arguments:
+        headers: not shown either: a cloud's session token travels in one.
+        secret_form: the body; a form, unless `headers` names another Content-Type.
+    """
 
     method: str
     url: URL
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     authorization: Secret | None = None
     secret_form: Secret | None = None
 
@@ -96,7 +101,7 @@ class Transport:
             headers["Authorization"] = outgoing.authorization.reveal()
         data = None
         if outgoing.secret_form is not None:
-            headers["Content-Type"] = "application/x-www-form-urlencoded"
+            headers.setdefault("Content-Type", "application/x-www-form-urlencoded")
             data = outgoing.secret_form.reveal().encode()
         with broken(outgoing.url):
             context = self._contexts.get(connection, outgoing.url)

@@ -1,26 +1,63 @@
 """The table of providers: a name, and what makes it.
 
-Guarantees: a provider's module, and whatever third-party package it needs, is imported when a
-connection first uses it, so one that is not installed costs nothing to the others.
+Guarantees: a provider's module is imported when a connection first uses it, and a third-party package
+when that needs it, so one that is not installed costs nothing to the others.
 """
 
 import importlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from facade.clock import Clock
-from facade.errors import Invalid
+from facade.errors import Invalid, Upstream
+from facade.reasons import Reason
+from facade.upstream.cloud import CloudAnswer, CloudHttp, CloudRequest
+from facade.upstream.connection import Connection
 
 if TYPE_CHECKING:
     from facade.control.credentials.model import Provider
 
 
+GOOGLE_TOKEN_URI = "https://oauth2.googleapis.com/token"  # noqa: S105 - a place, no secret
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoints:
+    """Where clouds are asked: from process configuration, never from a connection.
+
+    Arguments:
+        google_token_uri: the only place that is asked for Google's tokens.
+        google_hosts: registries that may be told them, besides Google's own names.
+        aws_sts, aws_ecr: URLs instead of AWS's regional ones.
+    """
+
+    google_token_uri: str = GOOGLE_TOKEN_URI
+    google_hosts: frozenset[str] = frozenset()
+    aws_sts: str | None = None
+    aws_ecr: str | None = None
+
+
+class NoCloudHttp:
+    """Reaches no cloud: for processes and tests that exchange nothing."""
+
+    async def send(self, connection: Connection, request: CloudRequest) -> CloudAnswer:
+        raise Upstream(
+            "This process has no way to ask a cloud.", reason=Reason.UPSTREAM_UNREACHABLE
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class ProviderContext:
-    """What a provider may use."""
+    """What a provider may use.
+
+    Arguments:
+        http: how clouds are asked.
+    """
 
     clock: Clock
+    http: CloudHttp = field(default_factory=NoCloudHttp)
+    endpoints: Endpoints = field(default_factory=Endpoints)
 
 
 class Make(Protocol):
@@ -32,16 +69,17 @@ class Make(Protocol):
 TABLE: Mapping[str, str] = {
     "static": "StaticProvider",
     "anonymous": "AnonymousProvider",
+    "google": "GoogleProvider",
+    "aws": "AwsProvider",
 }
 """Provider → class in the module of the same name."""
 
-NOT_BUILT: Mapping[str, str] = {
-    "google": "Until then a service account's JSON key works as a password: --username _json_key "
-    "--password-stdin < key.json",
-    "aws": "Until then ECR's own 12-hour password works: aws ecr get-login-password | facade "
-    "registry add HOST --username AWS --password-stdin",
-}
-"""Providers to come, and what to do meanwhile."""
+
+def missing(name: str) -> Invalid:
+    """The error for a provider whose packages (the extra of its name) are not installed."""
+    return Invalid(
+        f"The provider {name!r} needs packages that are not installed: pip install 'facade[{name}]'"
+    )
 
 
 class Providers:
@@ -64,8 +102,6 @@ class Providers:
         Raises Invalid when there is none, or when the package that it needs is not installed.
         """
         if name not in self._made:
-            if name in NOT_BUILT:
-                raise Invalid(f"The provider {name} is not built yet. {NOT_BUILT[name]}")
             if name not in TABLE:
                 raise Invalid(
                     f"There is no provider {name!r}. Those built are: {', '.join(TABLE)}."
@@ -73,10 +109,7 @@ class Providers:
             try:
                 module = importlib.import_module(f"{__name__}.{name}")
             except ModuleNotFoundError as error:
-                raise Invalid(
-                    f"The provider {name!r} needs packages that are not installed: "
-                    f"pip install 'facade[{name}]'"
-                ) from error
+                raise missing(name) from error
             make: Make = getattr(module, TABLE[name])
             self._made[name] = make(self._context)
         return self._made[name]

@@ -1,0 +1,1 @@
+"""What the cloud providers are made of: names and endpoints, refusals in words, exchanges."""
