@@ -95,26 +95,21 @@ class Server:
             await self._stack.aclose()
             raise
 
-    async def run(self) -> None:
-        """Serve until SIGTERM or SIGINT, then drain and return."""
-        await self.wait()
-        await self.close()
-
-    async def wait(self) -> None:
-        """Return at the first SIGTERM or SIGINT; SIGHUP reloads meanwhile."""
+    def heed_signals(self) -> None:
+        """From now on SIGTERM and SIGINT end `wait`, a second one ends the process; SIGHUP reloads."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop, number)
         loop.add_signal_handler(signal.SIGHUP, self._reload)
+
+    async def wait(self) -> None:
+        """Return when a signal says to stop; see `heed_signals`."""
         await self._stopping.wait()
 
     async def close(self) -> None:
-        """Stop accepting, let what runs finish, close. A signal meanwhile stops at once."""
+        """Stop accepting, let what runs finish, close."""
         self._draining()
         await self._stack.aclose()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            loop.remove_signal_handler(number)
 
     def _stop(self, number: signal.Signals) -> None:
         if self._stopping.is_set():

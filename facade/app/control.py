@@ -31,7 +31,12 @@ from facade.control.connections.sealing import KeyRing, Sealer
 from facade.control.connections.store import ConnectionStore
 from facade.control.credentials.broker import TokenBroker
 from facade.control.credentials.cache.memory import MemoryTokenCache
-from facade.control.credentials.providers import ProviderContext, Providers
+from facade.control.credentials.providers import (
+    GOOGLE_TOKEN_URI,
+    Endpoints,
+    ProviderContext,
+    Providers,
+)
 from facade.control.database.engine import Database
 from facade.control.database.migrate import migrate
 from facade.control.devices.denylist import DenyList
@@ -50,6 +55,7 @@ from facade.observability.metrics import Metrics
 from facade.secret import Secret
 from facade.upstream.addresses import AddressPolicy
 from facade.upstream.client import RegistryClient
+from facade.upstream.cloud_client import CloudClient
 from facade.upstream.token_client import TokenClient
 from facade.wings import CachePort, ControlPort
 
@@ -114,7 +120,9 @@ async def control_wing(
         limits = timeouts(settings)
         token_client = TokenClient(addresses=addresses, clock=clock, timeouts=limits)
         stack.push_async_callback(token_client.close)
-        providers = Providers(ProviderContext(clock=clock))
+        clouds = CloudClient(addresses=addresses, clock=clock, timeouts=limits)
+        stack.push_async_callback(clouds.close)
+        providers = Providers(ProviderContext(clock, clouds, _endpoints(settings)))
         broker = TokenBroker(
             connections=store,
             providers=providers,
@@ -234,3 +242,14 @@ def _insecure(store: ConnectionStore) -> tuple[Finding, ...]:
     if not hosts:
         return ()
     return (Finding(Severity.DEGRADED, f"plain http to {', '.join(hosts)}"),)
+
+
+def _endpoints(settings: Settings) -> Endpoints:
+    """Where clouds are asked for tokens."""
+    given = settings.credentials
+    return Endpoints(
+        google_token_uri=given.google_token_uri or GOOGLE_TOKEN_URI,
+        google_hosts=frozenset(given.google_hosts),
+        aws_sts=given.aws_sts_endpoint,
+        aws_ecr=given.aws_ecr_endpoint,
+    )

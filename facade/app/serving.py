@@ -6,15 +6,15 @@ comes through `ControlPort`.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from aiohttp import web
 
+from facade.app.background import background
+from facade.app.content import open_content
 from facade.app.limits import timeouts
 from facade.clock import Clock
 from facade.config import Settings
@@ -24,11 +24,7 @@ from facade.observability.lag import measure_lag
 from facade.observability.metrics import Metrics
 from facade.oci.host import RegistryHost
 from facade.serving.api.app import device_app
-from facade.serving.blobs.cache import BlobCache
-from facade.serving.blobs.limits import TransferLimits
-from facade.serving.blobs.local import LocalStore
-from facade.serving.blobs.possession import PossessionIndex
-from facade.serving.cache_port import InProcessCachePort, Keeper
+from facade.serving.cache_port import InProcessCachePort
 from facade.serving.identity.certificate import IdentityRule, SpiffeRule, SubjectRule
 from facade.serving.identity.journal import HandshakeJournal
 from facade.serving.identity.limits import TlsLimits
@@ -48,9 +44,6 @@ from facade.serving.trust.verifier import Verifier
 from facade.upstream.addresses import AddressPolicy
 from facade.upstream.client import RegistryClient
 from facade.wings import CachePort, ControlPort
-
-HASHING_THREADS = 4
-"""Hashing, writing and reading blocks release the GIL; more threads than that only wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,11 +100,13 @@ async def serving_wing(
             ),
             reports=reports,
         )
-        blobs, keeper = await _blobs(stack, settings, metrics, reports, clock)
+        content = await open_content(stack, settings, BlobEvents(metrics, reports), clock)
+        blobs = content.blobs
+        metrics.watch_cache(content.objects, content.bytes)
         manifests = Manifests(control=control, blobs=blobs, sources=sources, reports=reports)
         stack.push_async_callback(manifests.close)
         authorisation = Authorisation(
-            views=refresher, manifests=manifests, clock=clock, kept=control.closure_manifest
+            views=refresher, manifests=manifests, clock=clock, kept=manifests.kept
         )
         stack.push_async_callback(authorisation.close)
 
@@ -149,10 +144,14 @@ async def serving_wing(
             clock=clock,
             default_registry=RegistryHost.parse(settings.device.default_registry),
         )
-        _background(stack, contexts.watch(clock))
-        _background(stack, measure_lag(clock, metrics))
+        background(stack, contexts.watch(clock))
+        background(stack, measure_lag(clock, metrics))
         cache = InProcessCachePort(
-            content=blobs, sources=sources, keeper=keeper, refresh=refresher.refresh, clock=clock
+            content=blobs,
+            sources=sources,
+            keeper=content.keeper,
+            refresh=refresher.refresh,
+            clock=clock,
         )
         yield ServingWing(
             app=app,
@@ -220,7 +219,9 @@ async def _trust(
 
 
 def _generation(refresher: Refresher) -> object:
-    """Changes with every view; None while there is none, which stops running streams too."""
+    """Changes with every view, and when there is one no more: then running streams are judged
+    again each round, and go on until the metadata says otherwise.
+    """
     with suppress(Unavailable):
         return refresher.view().generation
     return None
@@ -241,45 +242,3 @@ def _certificate_check(contexts: TlsContexts, clock: Clock) -> tuple[Finding, ..
     if contexts.server_not_after() <= clock.time():
         return (Finding(Severity.UNREADY, "the server certificate has expired"),)
     return ()
-
-
-def _background(stack: AsyncExitStack, work: Coroutine[None, None, None]) -> None:
-    """Run `work` until the wing goes down."""
-    task = asyncio.ensure_future(work)
-
-    async def end() -> None:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
-
-    stack.push_async_callback(end)
-
-
-async def _blobs(
-    stack: AsyncExitStack, settings: Settings, metrics: Metrics, reports: Reports, clock: Clock
-) -> tuple[BlobCache, Keeper]:
-    if settings.store.url is None:
-        raise Invalid("The cache needs store.url, like file:///var/cache/facade.")
-    folder = Path(urlsplit(settings.store.url).path)
-    executor = ThreadPoolExecutor(HASHING_THREADS, thread_name_prefix="blobs")
-    stack.callback(executor.shutdown)
-    try:
-        store = await asyncio.to_thread(LocalStore.at, folder, executor)
-        possession = await asyncio.to_thread(PossessionIndex.at, folder / "index.db", clock)
-    except OSError as error:
-        raise Invalid(f"The cache folder {folder} cannot be used: {error.strerror}.") from error
-    stack.callback(store.close)
-    stack.push_async_callback(possession.close)
-    blobs = BlobCache(
-        store=store,
-        possession=possession,
-        clock=clock,
-        executor=executor,
-        limits=TransferLimits(
-            holdback_bytes=settings.pull.holdback_bytes,
-            strict=settings.pull.verify == "strict",
-        ),
-        observer=BlobEvents(metrics, reports),
-    )
-    stack.push_async_callback(blobs.close)
-    return blobs, None

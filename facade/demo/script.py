@@ -322,4 +322,5 @@ class _Demo:
         stage.say()
         stage.say(f"Operator commands work with: export FACADE_STATE={self._folder}")
         stage.say(f"Log: {self._folder / 'facade.log'}")
+        running.server.heed_signals()
         await running.server.wait()

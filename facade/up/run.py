@@ -51,6 +51,7 @@ def up(
 
 async def _up(state: StateFolder, names: Sequence[str], settings: Settings, clock: Clock) -> int:
     async with started(state, names, settings, clock) as running:
+        running.server.heed_signals()
         urls = running.server.urls
         print(  # noqa: T201 - the one line of interface.md
             f"ready device={urls['device']} operator={urls['operator']} metrics={urls['metrics']}",
@@ -58,7 +59,7 @@ async def _up(state: StateFolder, names: Sequence[str], settings: Settings, cloc
         )
         gc.collect()
         gc.freeze()  # what was made at start stays: the collector need not look at it again
-        await running.server.run()
+        await running.server.wait()
     return 0
 
 

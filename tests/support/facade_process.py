@@ -141,6 +141,10 @@ class FacadeProcess:
         """SIGTERM, wait, and give the exit status."""
         return await self._end(signal.SIGTERM)
 
+    async def interrupt(self) -> int:
+        """SIGINT (Ctrl-C), wait, and give the exit status."""
+        return await self._end(signal.SIGINT)
+
     async def kill(self) -> int:
         """SIGKILL, wait, and give the exit status."""
         return await self._end(signal.SIGKILL)

@@ -247,7 +247,8 @@ class Refresher:
         self._view = view
         self._observer.refreshed(view)
         if before is None or before.versions != view.versions:
-            log.info("metadata_in_use", versions=dict(view.versions))
+            versions = " ".join(f"{role}:{number}" for role, number in view.versions.items())
+            log.info("metadata_in_use", versions=versions)
         if view.problems and (before is None or before.problems != view.problems):
             log.warning("metadata_problems", problems=list(view.problems))
         for subscriber in tuple(self._subscribers):

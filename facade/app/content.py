@@ -1,0 +1,123 @@
+"""Wires the cache of verified content: store, index, transfers, and what keeps them in order.
+
+Guarantees: what was opened is closed in the reverse order with the stack. Does not decide who may
+read: `pulls` does.
+"""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from facade.app.background import background
+from facade.clock import Clock
+from facade.config import Settings
+from facade.errors import Invalid
+from facade.oci.digest import Digest
+from facade.serving.blobs.cache import BlobCache
+from facade.serving.blobs.eviction import Bounds, Evictor
+from facade.serving.blobs.keeper import StoreKeeper
+from facade.serving.blobs.limits import TransferLimits
+from facade.serving.blobs.local import LocalStore
+from facade.serving.blobs.possession import PossessionIndex
+from facade.serving.blobs.scrub import Scrubber
+from facade.serving.pulls.reports import BlobEvents
+
+HASHING_THREADS = 4
+"""Hashing, writing and reading blocks release the GIL; more threads than that only wait."""
+SAMPLE_SECONDS = 10.0
+
+
+@dataclass(slots=True)
+class Content:
+    """The cache, wired.
+
+    Arguments:
+        held: objects and bytes, as last looked at (every `SAMPLE_SECONDS`).
+    """
+
+    blobs: BlobCache
+    keeper: StoreKeeper
+    held: tuple[int, int] = (0, 0)
+
+    @property
+    def objects(self) -> Callable[[], int]:
+        """For the metrics."""
+        return lambda: self.held[0]
+
+    @property
+    def bytes(self) -> Callable[[], int]:
+        """For the metrics."""
+        return lambda: self.held[1]
+
+
+async def open_content(
+    stack: AsyncExitStack, settings: Settings, events: BlobEvents, clock: Clock
+) -> Content:
+    """Open the store that is configured. Raises Invalid, naming the folder."""
+    if settings.store.url is None:
+        raise Invalid("The cache needs store.url, like file:///var/cache/facade.")
+    folder = Path(unquote(urlsplit(settings.store.url).path))
+    executor = ThreadPoolExecutor(HASHING_THREADS, thread_name_prefix="blobs")
+    stack.callback(executor.shutdown)
+    try:
+        store = await asyncio.to_thread(LocalStore.at, folder, executor)
+        stack.callback(store.close)
+        index = await asyncio.to_thread(PossessionIndex.at, folder / "index.db", clock)
+        stack.push_async_callback(index.close)
+        held = await index.totals()
+        bounds = await asyncio.to_thread(_bounds, settings, folder, held[1])
+    except OSError as error:
+        raise Invalid(f"The cache folder {folder} cannot be used: {error.strerror}.") from error
+
+    def spoiled(digest: Digest, detail: str) -> None:
+        events.integrity_failed("", "", str(digest), detail)
+
+    evictor = Evictor(store=store, order=index, bounds=bounds, observer=events)
+    scrubber = Scrubber(
+        store=store, register=index, clock=clock, executor=executor, spoiled=spoiled
+    )
+    blobs: BlobCache
+    keeper = StoreKeeper(
+        evictor=evictor,
+        scrubber=scrubber,
+        order=index,
+        attic=store,
+        bounds=bounds,
+        in_flight=lambda: len(blobs.flights),
+        clock=clock,
+        executor=executor,
+    )
+    blobs = BlobCache(
+        store=store,
+        possession=index,
+        clock=clock,
+        executor=executor,
+        limits=TransferLimits(
+            holdback_bytes=settings.pull.holdback_bytes,
+            strict=settings.pull.verify == "strict",
+        ),
+        observer=events,
+        grown=keeper.grown,
+    )
+    stack.push_async_callback(blobs.close)
+    content = Content(blobs, keeper, held)
+
+    async def sample() -> None:
+        while True:
+            await clock.sleep(SAMPLE_SECONDS)
+            content.held = await index.totals()
+
+    background(stack, keeper.run())
+    background(stack, sample())
+    return content
+
+
+def _bounds(settings: Settings, folder: Path, held: int) -> Bounds:
+    given = settings.store
+    if given.max_bytes is None:
+        return Bounds.of_disk(folder, held, high=given.high_watermark, low=given.low_watermark)
+    return Bounds(given.max_bytes, given.high_watermark, given.low_watermark)
