@@ -11,6 +11,7 @@ from typing import Any
 from facade.cli.session import Session
 
 _KIB = 1024
+_RED, _RESET = "\x1b[31m", "\x1b[0m"
 
 
 def clean(value: Any) -> str:
@@ -74,11 +75,13 @@ def table(
 
 
 def details(session: Session, values: Mapping[str, Any]) -> None:
-    """One thing: `name: value` lines, absent values left out."""
+    """One thing: `name: value` lines, absent values left out; a name in CAPITALS is an alarm."""
     width = max((len(name) for name in values), default=0) + 1
     for name, value in values.items():
         if value not in (None, "", [], {}):
-            line(session, f"{name + ':':<{width}} {clean(value)}")
+            text = f"{name + ':':<{width}} {clean(value)}"
+            alarm = name.isupper() and session.stdout.isatty()
+            line(session, f"{_RED}{text}{_RESET}" if alarm else text)
 
 
 def show(session: Session, body: Mapping[str, Any], values: Mapping[str, Any]) -> None:

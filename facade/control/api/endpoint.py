@@ -197,7 +197,9 @@ def _nobody_listens(event: Mapping[str, Any]) -> None:
 
 
 def _dump(answer: BaseModel) -> dict[str, Any]:
-    return answer.model_dump(mode="json", by_alias=True, exclude_none=True)
+    body = answer.model_dump(mode="json", exclude_none=True)
+    # What a list is about comes first, for people who read it raw.
+    return {"items": body.pop("items"), **body} if "items" in body else body
 
 
 def _query(request: web.Request, schema: type[Q]) -> Q:

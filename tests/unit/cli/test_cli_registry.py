@@ -1,6 +1,9 @@
 """`facade registry` from the outside."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -24,6 +27,38 @@ def test_a_password_comes_from_stdin_and_is_shown_nowhere(
     assert secret.reveal() == "hunter2"
     shown = facade("registry", "show", "ghcr.io", "--json")
     assert "hunter2" not in added.stdout + added.stderr + shown.stdout + shown.stderr
+
+
+def test_a_terminal_is_asked_and_does_not_echo(facade: CommandLine, fakes: Fakes) -> None:
+    ours, theirs = os.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "facade.cli.main", *ADD[:-1]],
+        env={**os.environ, **facade.environ},
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+    )
+    os.close(theirs)
+    shown = b""
+    while b"Password or token: " not in shown:
+        shown += os.read(ours, 4096)
+    os.write(ours, b"hunter2\n")
+    while chunk := _read(ours):
+        shown += chunk
+    os.close(ours)
+    assert process.wait(20) == 0
+    assert b"hunter2" not in shown
+    secret = fakes.connections.offered[0].secret
+    assert secret is not None
+    assert secret.reveal() == "hunter2"
+
+
+def _read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 4096)
+    except OSError:  # Linux says so when the last process has closed the other end
+        return b""
 
 
 @pytest.mark.parametrize("stdin", ["", "\n"])
@@ -104,6 +139,9 @@ def test_settings_are_sent(facade: CommandLine, fakes: Fakes, tmp_path: Path) ->
     assert settings.auth_hosts == ("a.example", "b.example")
     assert settings.proxy == "http://p:3128"
     assert "no encryption" in facade("registry", "show", "localhost:5000").stdout
+    facade.terminal = True
+    shown = facade("registry", "show", "localhost:5000").stdout
+    assert "\x1b[31mINSECURE" in shown  # red
 
 
 def test_a_list_is_plain_lines_in_a_pipe_and_one_document_as_json(facade: CommandLine) -> None:
