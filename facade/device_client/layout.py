@@ -79,7 +79,7 @@ class Layout:
     def _prepare(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         names = {path.name for path in self.folder.iterdir()}
-        if names and not names & {"oci-layout", _PARTIAL}:
+        if "oci-layout" not in names and not names <= {"blobs", _PARTIAL}:
             raise Invalid(f"{self.folder} is not empty and no OCI layout: choose another folder.")
         for algorithm in ("sha256", "sha512"):
             (self.folder / "blobs" / algorithm).mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,6 @@ Does not share any code with `facade.control.devices`: the fake must not repeat 
 """
 
 import datetime as dt
-import ipaddress
 import ssl
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -24,16 +23,29 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from tests.support import x509_parts
+from tests.support.x509_parts import now
+
+__all__ = [
+    "CLIENT_AUTH",
+    "SERVER_AUTH",
+    "TRUST_DOMAIN",
+    "Authority",
+    "Files",
+    "Leaf",
+    "client_context",
+    "load_identity",
+    "now",
+    "server_context",
+    "spiffe",
+    "subject",
+]
+
 TRUST_DOMAIN = "fleet.example"
 CLIENT_AUTH = ExtendedKeyUsageOID.CLIENT_AUTH
 SERVER_AUTH = ExtendedKeyUsageOID.SERVER_AUTH
 
 _DAY = dt.timedelta(days=1)
-
-
-def now() -> dt.datetime:
-    """The real time: OpenSSL's checks use it too."""
-    return dt.datetime.now(dt.UTC).replace(microsecond=0)
 
 
 def spiffe(fleet: str, name: str, trust_domain: str = TRUST_DOMAIN) -> str:
@@ -64,11 +76,11 @@ class Leaf:
     @property
     def pem(self) -> bytes:
         """The certificate and its chain."""
-        return b"".join(map(_pem, (self.certificate, *self.chain)))
+        return b"".join(map(x509_parts.pem, (self.certificate, *self.chain)))
 
     @property
     def key_pem(self) -> bytes:
-        return _key_pem(self.key)
+        return x509_parts.key_pem(self.key)
 
     @property
     def serial(self) -> str:
@@ -106,24 +118,26 @@ class Authority:
         not_after: dt.datetime | None = None,
     ) -> Self:
         """A self-signed root."""
-        key = _new_key()
-        subject = _name(name)
-        builder = _builder(subject, subject, key, not_before, not_after, days=3650)
-        builder = _as_authority(builder, key, key, path_length=None)
+        key = x509_parts.new_key()
+        subject = x509_parts.named(name)
+        builder = x509_parts.builder(subject, subject, key, not_before, not_after, days=3650)
+        builder = x509_parts.as_authority(builder, key, key, path_length=None)
         return cls(builder.sign(key, hashes.SHA256()), key)
 
     def intermediate(self, name: str = "Test Intermediate CA") -> "Authority":
         """An authority below this one."""
-        key = _new_key()
-        builder = _builder(_name(name), self.certificate.subject, key, None, None, days=1000)
-        builder = _as_authority(builder, key, self.key, path_length=0)
+        key = x509_parts.new_key()
+        builder = x509_parts.builder(
+            x509_parts.named(name), self.certificate.subject, key, None, None, days=1000
+        )
+        builder = x509_parts.as_authority(builder, key, self.key, path_length=0)
         certificate = builder.sign(self.key, hashes.SHA256())
         return Authority(certificate, key, (certificate, *self.chain))
 
     @property
     def pem(self) -> bytes:
         """The authority's own certificate."""
-        return _pem(self.certificate)
+        return x509_parts.pem(self.certificate)
 
     @property
     def issuer(self) -> str:
@@ -187,9 +201,9 @@ class Authority:
         not_after: dt.datetime | None = None,
     ) -> Leaf:
         """Any end-entity certificate."""
-        key = _new_key()
-        builder = _builder(
-            subject if subject is not None else _name(common_name),
+        key = x509_parts.new_key()
+        builder = x509_parts.builder(
+            subject if subject is not None else x509_parts.named(common_name),
             self.certificate.subject,
             key,
             not_before,
@@ -197,13 +211,13 @@ class Authority:
             days=30,
         )
         builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), True)
-        builder = builder.add_extension(_key_usage(authority=False), True)
+        builder = builder.add_extension(x509_parts.key_usage(authority=False), True)
         if usages is not None:
             builder = builder.add_extension(x509.ExtendedKeyUsage(list(usages)), False)
-        names = [*map(_host_name, hosts), *map(x509.UniformResourceIdentifier, uris)]
+        names = [*map(x509_parts.host_name, hosts), *map(x509.UniformResourceIdentifier, uris)]
         if names:
             builder = builder.add_extension(x509.SubjectAlternativeName(names), False)
-        builder = _key_identifiers(builder, key, self.key)
+        builder = x509_parts.key_identifiers(builder, key, self.key)
         return Leaf(builder.sign(self.key, hashes.SHA256()), key, self.chain)
 
     def crl(
@@ -274,90 +288,3 @@ def subject(**fields: str) -> x509.Name:
         "O": NameOID.ORGANIZATION_NAME,
     }
     return x509.Name([x509.NameAttribute(oids[field], text) for field, text in fields.items()])
-
-
-def _new_key() -> ec.EllipticCurvePrivateKey:
-    return ec.generate_private_key(ec.SECP256R1())
-
-
-def _name(common_name: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
-
-
-def _pem(certificate: x509.Certificate) -> bytes:
-    return certificate.public_bytes(serialization.Encoding.PEM)
-
-
-def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
-    return key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
-
-
-def _host_name(host: str) -> x509.GeneralName:
-    try:
-        return x509.IPAddress(ipaddress.ip_address(host))
-    except ValueError:
-        return x509.DNSName(host)
-
-
-def _builder(
-    subject: x509.Name,
-    issuer: x509.Name,
-    key: ec.EllipticCurvePrivateKey,
-    not_before: dt.datetime | None,
-    not_after: dt.datetime | None,
-    *,
-    days: int,
-) -> x509.CertificateBuilder:
-    start = not_before or now() - dt.timedelta(hours=1)
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(start)
-        .not_valid_after(not_after or start + days * _DAY)
-    )
-
-
-def _as_authority(
-    builder: x509.CertificateBuilder,
-    key: ec.EllipticCurvePrivateKey,
-    issuer_key: ec.EllipticCurvePrivateKey,
-    *,
-    path_length: int | None,
-) -> x509.CertificateBuilder:
-    builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=path_length), True)
-    builder = builder.add_extension(_key_usage(authority=True), True)
-    return _key_identifiers(builder, key, issuer_key)
-
-
-def _key_usage(*, authority: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=not authority,
-        key_cert_sign=authority,
-        crl_sign=authority,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        encipher_only=False,
-        decipher_only=False,
-    )
-
-
-def _key_identifiers(
-    builder: x509.CertificateBuilder,
-    key: ec.EllipticCurvePrivateKey,
-    issuer_key: ec.EllipticCurvePrivateKey,
-) -> x509.CertificateBuilder:
-    return builder.add_extension(
-        x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False
-    ).add_extension(
-        x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()),
-        critical=False,
-    )

@@ -21,6 +21,7 @@ from facade.control.devices.authority import (
     new_csr,
     new_key,
 )
+from facade.device import parse_fleet, parse_name
 from facade.errors import Conflict, Unavailable
 
 LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
@@ -86,6 +87,23 @@ class DevelopmentPki:
     def device_authority(self) -> Authority:
         """The CA that signs devices. Raises Invalid, Unavailable."""
         return Authority.load(_read(self.device_ca), _read(self.device_ca_key))
+
+    def write_device(
+        self, folder: Path, trust_domain: str, fleet: str, name: str, clock: Clock
+    ) -> None:
+        """Make a device's key and certificate without asking anybody, for development.
+
+        Writes `client.cert`, `client.key` and `ca.crt` (the server's CA) into `folder`: the
+        names that podman and Docker look for. Raises Invalid, Unavailable.
+        """
+        key = new_key()
+        fleet, name = parse_fleet(fleet), parse_name(name, "device name")
+        certificate = self.device_authority().device(
+            trust_domain, fleet, name, key.public_key(), clock.time()
+        )
+        write_file(folder / "client.key", key_pem(key), private=True)
+        write_file(folder / "client.cert", certificate_pem(certificate))
+        write_file(folder / "ca.crt", _read(self.server_ca))
 
     def _serves(self, names: Sequence[str], server_ca: Authority, now: float) -> bool:
         """Whether the server certificate is there, ours, long-lived, and has all the names."""

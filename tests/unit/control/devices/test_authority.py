@@ -1,3 +1,5 @@
+"""The development CA: what it signs, and what it refuses to."""
+
 import datetime as dt
 import ssl
 

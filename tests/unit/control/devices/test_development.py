@@ -1,3 +1,5 @@
+"""The development PKI's folder: made once, mended where that is safe."""
+
 from pathlib import Path
 
 import pytest

@@ -1,3 +1,5 @@
+"""Issuing, revoking and restoring devices, against what the serving side then says."""
+
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path

@@ -1,3 +1,5 @@
+"""Certificates that name a device, and all the ways not to."""
+
 from pathlib import Path
 
 import pytest

@@ -1,3 +1,5 @@
+"""Who has outstayed: the watchdog's verdicts."""
+
 from facade.serving.identity.limits import TlsLimits, Verdict, Watchdog
 
 LIMITS = TlsLimits(

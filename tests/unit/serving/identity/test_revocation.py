@@ -1,3 +1,5 @@
+"""What ends a certificate: time, the deny list, CRLs."""
+
 import datetime as dt
 
 import pytest

@@ -1,3 +1,5 @@
+"""Loading and reloading the listener's files."""
+
 import asyncio
 import ssl
 from collections.abc import Callable
