@@ -15,7 +15,6 @@ import tempfile
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
@@ -25,11 +24,10 @@ from facade.clock import SystemClock
 from facade.config import load
 from facade.demo.image import make_image
 from facade.demo.registry import DemoRegistry
+from facade.demo.shown import Shown
 from facade.demo.stage import DemoFailed, Stage, check, size
-from facade.errors import Invalid
 from facade.observability.logs import configure
 from facade.oci.digest import Digest
-from facade.oci.host import RegistryHost
 from facade.secret import Secret
 from facade.up.run import Running, started
 from facade.up.state import StateFolder
@@ -40,25 +38,6 @@ TAG, UNSIGNED_TAG = "v1.4.2", "v1.5.0-beta"
 DEVICE = "dev/kiosk-7"
 
 
-@dataclass(frozen=True, slots=True)
-class Shown:
-    """The image that is shown.
-
-    Arguments:
-        unsigned: a digest of the same repository that nobody signs; None = made up.
-    """
-
-    host: str
-    repository: str
-    tag: str
-    unsigned: Digest | None = None
-
-    @property
-    def reference(self) -> str:
-        """HOST/REPO:TAG."""
-        return f"{self.host}/{self.repository}:{self.tag}"
-
-
 def run(*, once: bool, image: str | None, state: Path | None) -> int:
     """Play the demo; gives the exit status.
 
@@ -67,7 +46,7 @@ def run(*, once: bool, image: str | None, state: Path | None) -> int:
         image: HOST/REPO:TAG of a real registry to use instead of the demo's own.
         state: keep everything in this folder; None = a temporary one.
     """
-    shown = _read_reference(image) if image else None
+    shown = Shown.parse(image) if image else None
     with tempfile.TemporaryDirectory(prefix="facade-demo-") as temporary:
         folder = (state or Path(temporary) / "state").absolute()
         try:
@@ -77,15 +56,6 @@ def run(*, once: bool, image: str | None, state: Path | None) -> int:
             print(f"The log of the facade: {_log_tail(folder)}", file=sys.stderr)
             return 1
     return 0
-
-
-def _read_reference(text: str) -> Shown:
-    host, slash, rest = text.partition("/")
-    repository, colon, tag = rest.rpartition(":")
-    if not (slash and colon):
-        raise Invalid("Write --image HOST/REPOSITORY:TAG, like docker.io/library/alpine:3.20.")
-    parsed = RegistryHost.parse(host)
-    return Shown(str(parsed), str(parsed.repository(repository)), tag)
 
 
 def _log_tail(folder: Path) -> str:
@@ -288,8 +258,7 @@ class _Demo:
     ) -> tuple[int, dict[str, list[dict[str, dict[str, str]]]]]:
         context = ssl.create_default_context(cafile=certificates / "ca.crt")
         context.load_cert_chain(certificates / "client.cert", certificates / "client.key")
-        segment = RegistryHost.parse(shown.host).path_segment
-        path = f"/v2/{segment}/{shown.repository}/manifests/{digest}"
+        path = f"/v2/{shown.path}/manifests/{digest}"
         self._stage.say(f"GET {path}")
         async with (
             aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context)) as session,
@@ -304,10 +273,7 @@ class _Demo:
         stage.say()
         stage.title("It stays up until Ctrl-C. To pull with podman, in another terminal:")
         await stage.facade("device", "issue", "dev/kiosk-8", "--out", certificates)
-        segment = RegistryHost.parse(shown.host).path_segment
-        stage.say(
-            f"podman pull --cert-dir {certificates} {address}/{segment}/{shown.repository}@{digest}"
-        )
+        stage.say(f"podman pull --cert-dir {certificates} {address}/{shown.path}@{digest}")
         stage.say()
         stage.title("Or configure a runtime for good (see also: facade runtime-config --help):")
         printed = await stage.facade(
