@@ -6,6 +6,7 @@ in this process with its own streams, so a test sees exactly what went where.
 
 import asyncio
 import io
+import ssl
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,15 +22,15 @@ START_SECONDS = 10.0
 
 
 @contextmanager
-def serving(app: web.Application) -> Iterator[str]:
-    """Serve `app`; gives its URL."""
+def serving(app: web.Application, tls: ssl.SSLContext | None = None) -> Iterator[str]:
+    """Serve `app`, over https with `tls`; gives its URL."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="operator-port")
     thread.start()
-    server = TestServer(app)
+    server = TestServer(app, scheme="https" if tls else "http")
     try:
-        asyncio.run_coroutine_threadsafe(server.start_server(), loop).result(START_SECONDS)
-        yield f"http://127.0.0.1:{server.port}"
+        asyncio.run_coroutine_threadsafe(server.start_server(ssl=tls), loop).result(START_SECONDS)
+        yield f"{'https' if tls else 'http'}://127.0.0.1:{server.port}"
     finally:
         asyncio.run_coroutine_threadsafe(server.close(), loop).result(START_SECONDS)
         loop.call_soon_threadsafe(loop.stop)

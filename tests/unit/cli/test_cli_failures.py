@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
+from facade.control.api.app import operator_app
 from tests.support.operator_server import CommandLine, serving
 from tests.support.operator_services import Fakes
+from tests.support.pki import Authority, server_context
 
 
 def _unused_port() -> int:
@@ -53,6 +55,28 @@ def test_a_wrong_key_is_said_in_the_servers_words(facade: CommandLine) -> None:
     ran = wrong("fleet", "list", "--json")
     assert ran.code == 1
     assert "not known here" in json.loads(ran.stdout)["error"]
+
+
+def test_https_is_verified_with_the_ca_of_the_state_folder(fakes: Fakes, tmp_path: Path) -> None:
+    authority = Authority.root()
+    tls = server_context(authority.server())
+    with serving(operator_app(fakes.services()), tls) as url:
+        command = CommandLine(
+            {
+                "FACADE_URL": url,
+                "FACADE_API_KEY": "key-for-everything",
+                "FACADE_STATE": str(tmp_path),
+            }
+        )
+        untrusted = command("fleet", "list")
+        authority.write(tmp_path, "server-ca.pem")
+        trusted = command("fleet", "list")
+        (tmp_path / "server-ca.pem").write_text("nonsense")
+        damaged = command("fleet", "list")
+    assert untrusted.code == 1
+    assert "is not trusted" in untrusted.stderr
+    assert trusted.code == 0
+    assert "server-ca.pem" in damaged.stderr
 
 
 @pytest.mark.parametrize("url", ["nonsense", "ftp://x", "http://", "http://x:99999"])
