@@ -13,7 +13,7 @@ import json
 import ssl
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -108,6 +108,8 @@ class TokenServer:
     Arguments:
         accounts: by user name.
         anonymous: repositories that anybody may read; None = all; empty = tokens that grant nothing.
+        admits: says of further (user name, password) pairs whether they may read everything; as
+            Google's registries admit whoever brings an access token.
         tls: serve https with this context.
         name: the host name in `realm`.
     """
@@ -117,6 +119,7 @@ class TokenServer:
         accounts: Mapping[str, Account] | None = None,
         *,
         anonymous: frozenset[str] | None = frozenset(),
+        admits: Callable[[str, str], bool] | None = None,
         service: str = "test registry",
         issuer: str = "test issuer",
         tls: ssl.SSLContext | None = None,
@@ -124,6 +127,7 @@ class TokenServer:
     ) -> None:
         self.accounts = dict(accounts or {})
         self.anonymous = anonymous
+        self._admits = admits
         self.service = service
         self.issuer = issuer
         self.manner = Manner()
@@ -272,6 +276,8 @@ class TokenServer:
             if scheme != "Basic":
                 return None
             user, _, password = base64.b64decode(value).decode().partition(":")
+        if self._admits is not None and self._admits(user, password):
+            return Account(password)
         account = self.accounts.get(user)
         return account if account is not None and account.password == password else None
 

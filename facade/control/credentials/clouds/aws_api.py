@@ -145,8 +145,12 @@ class AwsApi:
             ) from error
         session = module.AioSession()
         # Its tables are large; read here, in the thread, they do not stop the event loop.
+        loader = session.get_component("data_loader")
+        for name in ("endpoints", "partitions", "sdk-default-configuration", "_retry"):
+            loader.load_data(name)
         for service in ("sts", "ecr"):
-            session.warm_up_loader_caches(service)
+            for kind in ("service-2", "endpoint-rule-set-1"):
+                loader.load_service_model(service, kind)
         return session
 
     async def _platform_keys(self, session: Any, wanted: Wanted) -> Keys:
