@@ -14,11 +14,11 @@ import structlog
 
 from facade.clock import Clock
 from facade.errors import Integrity
-from facade.serving.blobs.limits import TransferLimits
+from facade.serving.blobs.limits import Published, TransferLimits, TransferPorts
 from facade.serving.blobs.observer import TransferObserver
 from facade.serving.blobs.port import BlobKey, BlobSource, BlobStore
 from facade.serving.blobs.streams import TransferStream
-from facade.serving.blobs.transfer import Published, Transfer, TransferPorts
+from facade.serving.blobs.transfer import Transfer
 
 log = structlog.get_logger(__name__)
 

@@ -77,16 +77,12 @@ def write_all(fd: int, data: memoryview | bytes, offset: int) -> None:
 
 def write_durably(path: Path, data: bytes, draft: Path) -> None:
     """Put `data` at `path`, whole or not at all, by way of `draft`. Raises OSError."""
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
-        write_all(descriptor, data, 0)
-        os.fsync(descriptor)
+        _write_synced(draft, data)
+        move_durably(draft, path)
     except OSError:
         draft.unlink(missing_ok=True)
         raise
-    finally:
-        os.close(descriptor)
-    move_durably(draft, path)
 
 
 def move_durably(source: Path, target: Path) -> None:
@@ -98,6 +94,15 @@ def move_durably(source: Path, target: Path) -> None:
         sync_folder(folder.parent.parent)
     source.rename(target)
     sync_folder(folder)
+
+
+def _write_synced(path: Path, data: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        write_all(descriptor, data, 0)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def sync_folder(folder: Path) -> None:

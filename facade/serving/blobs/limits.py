@@ -1,7 +1,15 @@
-"""How patient and how careful transfers are: plain values with their units."""
+"""What transfers work with, and how patient and careful they are: plain values with their units.
 
+Guarantees nothing about the values: `config` checks what people set.
+"""
+
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 
+from facade.clock import Clock
+from facade.serving.blobs.observer import TransferObserver
+from facade.serving.blobs.port import BlobKey, BlobStore
 from facade.upstream.retry import RetryPolicy
 
 DEFAULT_HOLDBACK_BYTES = 64 * 1024
@@ -33,3 +41,23 @@ class TransferLimits:
     def held(self, length: int) -> int:
         """How many of the last bytes of an answer of `length` bytes wait for the verdict."""
         return length if self.strict else min(self.holdback_bytes, length)
+
+
+Published = Callable[[BlobKey, int], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class TransferPorts:
+    """What every transfer works with.
+
+    Arguments:
+        executor: threads for hashing and writing.
+        published: awaited when an object was published, before the transfer is over.
+    """
+
+    store: BlobStore
+    clock: Clock
+    executor: Executor
+    observer: TransferObserver
+    limits: TransferLimits
+    published: Published

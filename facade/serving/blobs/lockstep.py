@@ -6,15 +6,12 @@ Guarantees: memory is bounded by the window; no reader holds up the others longe
 
 import asyncio
 from collections.abc import Collection
-from typing import TYPE_CHECKING
 
 from facade.errors import Unavailable
 from facade.reasons import Reason
+from facade.serving.blobs.audience import Reader
 from facade.serving.blobs.pulse import Pulse
 from facade.serving.blobs.window import Window
-
-if TYPE_CHECKING:
-    from facade.serving.blobs.transfer import Reader
 
 
 class Lockstep:
@@ -30,7 +27,7 @@ class Lockstep:
     def __init__(
         self,
         begins: int,
-        readers: "Collection[Reader]",
+        readers: Collection[Reader],
         holdback_bytes: int,
         lag_seconds: float,
     ) -> None:

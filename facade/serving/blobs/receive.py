@@ -7,13 +7,11 @@ is there; a wrong length either way is Integrity. Does not check the digest.
 
 import structlog
 
-from facade.clock import Clock
 from facade.errors import Integrity, Upstream
 from facade.reasons import Reason
 from facade.serving.blobs.gather import Gatherer
-from facade.serving.blobs.observer import TransferObserver
+from facade.serving.blobs.limits import TransferPorts
 from facade.serving.blobs.port import BlobBody, BlobKey, BlobSource
-from facade.upstream.retry import RetryPolicy
 
 log = structlog.get_logger(__name__)
 
@@ -29,7 +27,7 @@ class Receiver:
 
     Arguments:
         size: bytes of the whole blob.
-        resume: attempts without progress, and the pauses between them.
+        ports: of which it takes the clock, the observer and `limits.resume`.
     """
 
     def __init__(
@@ -38,18 +36,15 @@ class Receiver:
         size: int,
         source: BlobSource,
         gatherer: Gatherer,
-        *,
-        clock: Clock,
-        observer: TransferObserver,
-        resume: RetryPolicy,
+        ports: TransferPorts,
     ) -> None:
         self._host = str(key.host)
         self._size = size
         self._source = source
         self._gatherer = gatherer
-        self._clock = clock
-        self._observer = observer
-        self._resume = resume
+        self._clock = ports.clock
+        self._observer = ports.observer
+        self._resume = ports.limits.resume
         self._etag: str | None = None
         self._answered = False
         self.resumed = gatherer.end > 0

@@ -8,57 +8,23 @@ Does not decide who may read: `flight` and what is above do.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from concurrent.futures import Executor
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable
 
 import structlog
 
-from facade.clock import Clock
 from facade.errors import FacadeError, Integrity, Unavailable
 from facade.reasons import Reason
+from facade.serving.blobs.audience import Audience, Reader
 from facade.serving.blobs.gather import Gatherer
-from facade.serving.blobs.limits import TransferLimits
+from facade.serving.blobs.limits import TransferPorts
 from facade.serving.blobs.lockstep import Lockstep
-from facade.serving.blobs.observer import TransferObserver
-from facade.serving.blobs.port import BlobKey, BlobSource, BlobStore, Ingest
+from facade.serving.blobs.port import BlobKey, BlobSource, Ingest
 from facade.serving.blobs.pulse import Pulse
 from facade.serving.blobs.receive import Receiver
 from facade.serving.blobs.threads import run_to_end
 from facade.serving.blobs.verify import StreamVerifier
 
 log = structlog.get_logger(__name__)
-
-Published = Callable[[BlobKey, int], Awaitable[None]]
-
-
-@dataclass(frozen=True, slots=True)
-class TransferPorts:
-    """What every transfer works with.
-
-    Arguments:
-        executor: threads for hashing and writing.
-        published: awaited when an object was published, before the transfer is over.
-    """
-
-    store: BlobStore
-    clock: Clock
-    executor: Executor
-    observer: TransferObserver
-    limits: TransferLimits
-    published: Published
-
-
-class Reader(Protocol):
-    """What a transfer knows of a stream that reads it."""
-
-    position: int
-    """The next byte it needs from here."""
-
-    def cut(self, error: FacadeError) -> None:
-        """Make it raise `error`."""
-        ...
 
 
 class Transfer:
@@ -101,9 +67,12 @@ class Transfer:
         self._verifier = StreamVerifier(key.digest, size)
         self._gatherer = Gatherer(self, ports.executor)
         self._ingest: Ingest | None = None
-        self._readers: set[Reader] = set()
-        self._readers_gone = Pulse()
-        self._grace: asyncio.Task[None] | None = None
+        self._audience = Audience(
+            clock=ports.clock,
+            grace_seconds=ports.limits.grace_seconds,
+            is_needless=self._is_needless,
+            deserted=self.stop,
+        )
         self._task: asyncio.Task[None] | None = None
         self._stopped = False
 
@@ -111,18 +80,12 @@ class Transfer:
 
     def attach(self, reader: Reader) -> None:
         """A stream reads from now on."""
-        self._readers.add(reader)
-        if self._grace is not None:
-            self._grace.cancel()
-            self._grace = None
+        self._audience.attach(reader)
 
     def detach(self, reader: Reader) -> None:
         """It left. Calling again does nothing."""
-        self._readers.discard(reader)
+        self._audience.detach(reader)
         self.reader_moved()
-        if not self._readers:
-            self._readers_gone.fire()
-            self._begin_grace()
 
     def reader_moved(self) -> None:
         """A reader's position changed."""
@@ -161,7 +124,7 @@ class Transfer:
         self.ending = True
         if self._task is not None and not self._stopped:
             self._stopped = True
-            self._readers_gone.fire()
+            self._audience.gone.fire()
             if not self.settled:
                 self._task.cancel()
 
@@ -185,15 +148,7 @@ class Transfer:
     async def _obtain(self) -> None:
         """Receive everything and find it right. Raises what the readers are to see."""
         await self._open_ingest()
-        receiver = Receiver(
-            self.key,
-            self.size,
-            self._source,
-            self._gatherer,
-            clock=self._ports.clock,
-            observer=self._ports.observer,
-            resume=self.limits.resume,
-        )
+        receiver = Receiver(self.key, self.size, self._source, self._gatherer, self._ports)
         may_restart = True
         while True:
             try:
@@ -255,15 +210,14 @@ class Transfer:
             if self.settled:
                 # The object is published: others find it in the store from now on.
                 self._is_over()
-                while self._readers and not self._stopped:
-                    await self._readers_gone.wait()
+                while self._audience.readers and not self._stopped:
+                    await self._audience.gone.wait()
         finally:
             ingest, self._ingest = self._ingest, None
             if ingest is not None:
                 void = isinstance(self.error, Integrity) or self.lockstep is not None
                 await ingest.close(keep=not self.settled and not void)
-            if self._grace is not None:
-                self._grace.cancel()
+            self._audience.close()
             self._is_over()
 
     def _task_done(self, task: "asyncio.Task[None]") -> None:
@@ -311,22 +265,17 @@ class Transfer:
         log.warning("caching_stopped", digest=str(self.key.digest), error=error.message)
         self.lockstep = self._new_lockstep(self.received)
         self.changed.fire()
-        self._begin_grace()
+        self._audience.look()
 
     def _new_lockstep(self, begins: int) -> Lockstep:
-        return Lockstep(begins, self._readers, self.limits.holdback_bytes, self.limits.lag_seconds)
+        return Lockstep(
+            begins, self._audience.readers, self.limits.holdback_bytes, self.limits.lag_seconds
+        )
 
-    def _begin_grace(self) -> None:
+    def _is_needless(self) -> bool:
+        """Whether nobody would miss it, the cache included."""
         wanted = self.limits.carry_on and self.lockstep is None
-        if self._readers or wanted or self.settled or self.error is not None:
-            return
-        if self._grace is None:
-            self._grace = asyncio.create_task(self._stop_after_grace())
-
-    async def _stop_after_grace(self) -> None:
-        await self._ports.clock.sleep(self.limits.grace_seconds)
-        if not self._readers:
-            self.stop()
+        return not wanted and not self.settled and self.error is None
 
     def _fail(self, error: FacadeError) -> None:
         self.ending = True

@@ -1,3 +1,5 @@
+"""Digest and length: what passes, and what one wrong byte does."""
+
 import pytest
 
 from facade.errors import Integrity

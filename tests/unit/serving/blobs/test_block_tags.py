@@ -1,3 +1,5 @@
+"""Block tags: every change is told, whatever was changed."""
+
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest

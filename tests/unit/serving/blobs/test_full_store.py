@@ -7,9 +7,19 @@ import pytest
 
 from facade.errors import Integrity, Unavailable
 from facade.serving.blobs.limits import TransferLimits
+from facade.serving.blobs.local import LocalStore
 from tests.support.blob_source import Answer, ScriptedSource
 from tests.support.blob_store import MemoryStore
-from tests.support.blobs import MEBI, get, idle, key_of, make_content, open_cache, read_all
+from tests.support.blobs import (
+    MEBI,
+    get,
+    idle,
+    key_of,
+    make_content,
+    make_executor,
+    open_cache,
+    read_all,
+)
 from tests.support.clock import FakeClock
 
 CONTENT = make_content(6 * MEBI + 99)
@@ -145,3 +155,31 @@ async def test_full_only_when_publishing(tmp_path: Path) -> None:
                 await asyncio.sleep(0.001)
         assert not await bench.index.has(key_of(CONTENT))
         assert await store.open(key_of(CONTENT).digest) is None
+
+
+async def test_a_mismatch_after_a_break_is_fetched_from_zero_without_a_store_too(
+    tmp_path: Path,
+) -> None:
+    content = make_content(200_000)
+    wrong = bytearray(content)
+    wrong[150_000] ^= 1
+    answers = [Answer(cut_at=100_000), Answer(content=bytes(wrong))]
+    async with open_cache(
+        tmp_path, store=MemoryStore(capacity=0), limits=TransferLimits(strict=True)
+    ) as bench:
+        source = ScriptedSource(content, *answers)
+        streams = [await get(bench, source, content) for _ in range(3)]
+        assert await asyncio.gather(*map(read_all, streams)) == [content] * 3
+        assert [offset for offset, _ in source.opened] == [0, 100_000, 0]
+
+
+async def test_another_process_that_holds_the_partial_is_not_waited_for(tmp_path: Path) -> None:
+    with make_executor() as executor:
+        other = LocalStore.at(tmp_path, executor)
+        ingest = await other.ingest(key_of(CONTENT), len(CONTENT), lambda _: None)
+        async with open_cache(tmp_path) as bench:
+            assert await read_all(await get(bench, ScriptedSource(CONTENT), CONTENT)) == CONTENT
+            await idle(bench)
+            assert not await bench.index.has(key_of(CONTENT))
+        await ingest.close(keep=False)
+        other.close()

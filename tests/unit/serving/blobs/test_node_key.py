@@ -1,3 +1,5 @@
+"""The node's key: made once, private, refused when it is not."""
+
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 

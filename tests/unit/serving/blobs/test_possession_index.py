@@ -1,3 +1,5 @@
+"""The index: durable possession, and the order of use."""
+
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator

@@ -1,0 +1,151 @@
+"""Keeping the store within its size: the longest unused goes first, the signed goes last.
+
+Guarantees: an object in use is never removed; nothing is removed while the store is within its
+bounds. The order is the index's: objects that it does not know of (a lost index) come back into it
+by the scrubber.
+"""
+
+import os
+from collections.abc import Callable, Container
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import structlog
+
+from facade.errors import Unavailable
+from facade.oci.digest import Digest
+from facade.serving.blobs.observer import EvictionObserver
+from facade.serving.blobs.port import BlobStore
+
+log = structlog.get_logger(__name__)
+
+FREE_SHARE = 0.8
+"""Of the disk's free space, where no size is configured."""
+_PAGE = 256
+
+
+class UseOrder(Protocol):
+    """What eviction needs of the index (`possession.PossessionIndex`)."""
+
+    async def least_recently_used(self, limit: int, offset: int = 0) -> list[tuple[Digest, int]]:
+        """Objects with their sizes, the longest unused first."""
+        ...
+
+    async def totals(self) -> tuple[int, int]:
+        """Objects and their bytes."""
+        ...
+
+    async def flush(self) -> None:
+        """Write use times that are only in memory."""
+        ...
+
+    async def forget(self, digest: Digest) -> None:
+        """An object is gone."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """When eviction starts and where it stops, in bytes.
+
+    Arguments:
+        max_bytes: what the store may hold.
+        high, low: shares of it at which eviction starts and stops, in (0, 1].
+    """
+
+    max_bytes: int
+    high: float = 0.95
+    low: float = 0.85
+
+    @property
+    def start(self) -> int:
+        """Above this, eviction starts."""
+        return int(self.max_bytes * self.high)
+
+    @property
+    def stop(self) -> int:
+        """Down to this it goes."""
+        return int(self.max_bytes * self.low)
+
+    @classmethod
+    def of_disk(cls, folder: Path, held: int, *, high: float = 0.95, low: float = 0.85) -> "Bounds":
+        """Bounds from what is free on the folder's disk. Raises OSError.
+
+        Arguments:
+            held: bytes that the store holds already.
+        """
+        status = os.statvfs(folder)
+        return cls(held + int(status.f_bavail * status.f_frsize * FREE_SHARE), high, low)
+
+
+class Evictor:
+    """Removes objects from a store until it is within bounds.
+
+    Arguments:
+        wanted: what the current signed targets reach, asked anew each time.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: BlobStore,
+        order: UseOrder,
+        bounds: Bounds,
+        observer: EvictionObserver,
+        wanted: Callable[[], Container[Digest]] = frozenset,
+    ) -> None:
+        self._store = store
+        self._order = order
+        self._bounds = bounds
+        self._observer = observer
+        self._wanted = wanted
+
+    async def evict_if_full(self) -> tuple[int, int]:
+        """Evict when above the high watermark: (objects, bytes) removed. Raises Unavailable."""
+        _, held = await self._order.totals()
+        return await self.evict() if held > self._bounds.start else (0, 0)
+
+    async def evict(self) -> tuple[int, int]:
+        """Evict down to the low watermark: (objects, bytes) removed. Raises Unavailable."""
+        await self._order.flush()
+        _, held = await self._order.totals()
+        too_much = held - self._bounds.stop
+        wanted = self._wanted()
+        objects = removed = 0
+        for wanted_ones in (False, True):
+            skipped = 0
+            while removed < too_much:
+                page = await self._order.least_recently_used(_PAGE, skipped)
+                for digest, size in page:
+                    if removed >= too_much:
+                        break
+                    gone = None
+                    if (digest in wanted) is wanted_ones:
+                        gone = await self._remove(digest)
+                    if gone is None:
+                        skipped += 1
+                        continue
+                    objects += gone
+                    removed += size
+                if not page:
+                    break
+        if removed:
+            log.info("evicted", objects=objects, bytes=removed)
+            self._observer.evicted(objects, removed)
+        return objects, removed
+
+    async def _remove(self, digest: Digest) -> int | None:
+        """How many objects went (0: it was gone already), None when it stays."""
+        try:
+            size = await self._store.remove(digest)
+        except Unavailable as error:
+            log.warning("eviction_failed", digest=str(digest), error=error.message)
+            return None
+        if size is None:
+            reader = await self._store.open(digest)
+            if reader is not None:
+                reader.close()
+                return None
+        await self._order.forget(digest)
+        return 0 if size is None else 1

@@ -1,0 +1,121 @@
+"""Looking after the store as a whole: size, use times, rot, and partials that nobody wants.
+
+Guarantees: `run` goes on through failures, which it logs; eviction starts soon after the store grew
+beyond its bounds. One per process; several over one store do the same work twice, harmlessly.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Executor
+from functools import partial
+from typing import Protocol
+
+import structlog
+
+from facade.clock import Clock
+from facade.errors import Unavailable
+from facade.serving.blobs.eviction import Bounds, Evictor, UseOrder
+from facade.serving.blobs.scrub import IDLE_BYTES_PER_SECOND, Scrubber
+from facade.serving.blobs.threads import run_to_end
+from facade.wings import CacheStatus
+
+log = structlog.get_logger(__name__)
+
+FLUSH_SECONDS = 10.0
+SCRUB_PAUSE_SECONDS = 24 * 3600.0
+PARTIAL_AGE_SECONDS = 24 * 3600.0
+"""A partial not written for that long is swept."""
+
+
+class Attic(Protocol):
+    """What a store has beside its objects (`local.LocalStore`). Both block."""
+
+    def quarantined(self) -> int:
+        """How many failed objects are kept to look at."""
+        ...
+
+    def sweep_partials(self, older_than: float) -> int:
+        """Delete partials last written before `older_than` (Unix seconds) that nobody writes."""
+        ...
+
+
+class StoreKeeper:
+    """Keeps a store in order.
+
+    Arguments:
+        in_flight: how many transfers are under way.
+    """
+
+    def __init__(
+        self,
+        *,
+        evictor: Evictor,
+        scrubber: Scrubber,
+        order: UseOrder,
+        attic: Attic,
+        bounds: Bounds,
+        in_flight: Callable[[], int],
+        clock: Clock,
+        executor: Executor,
+    ) -> None:
+        self._evictor = evictor
+        self._scrubber = scrubber
+        self._order = order
+        self._attic = attic
+        self._bounds = bounds
+        self._in_flight = in_flight
+        self._clock = clock
+        self._executor = executor
+        self._grown = asyncio.Event()
+
+    def grown(self) -> None:
+        """An object came into the store: see whether there is room."""
+        self._grown.set()
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._keep_size())
+            group.create_task(self._again(FLUSH_SECONDS, self._order.flush))
+            group.create_task(self._again(SCRUB_PAUSE_SECONDS, self._tidy))
+
+    async def status(self) -> CacheStatus:
+        """What the store holds. Raises Unavailable."""
+        objects, size = await self._order.totals()
+        return CacheStatus(
+            objects=objects,
+            bytes=size,
+            max_bytes=self._bounds.max_bytes,
+            in_flight=self._in_flight(),
+            quarantined=await run_to_end(self._executor, self._attic.quarantined),
+        )
+
+    async def verify(self) -> tuple[int, int]:
+        """Hash everything again: (objects checked, objects quarantined). Raises Unavailable."""
+        return await self._scrubber.scrub()
+
+    async def prune(self) -> tuple[int, int]:
+        """Evict down to the low watermark: (objects, bytes) removed. Raises Unavailable."""
+        return await self._evictor.evict()
+
+    async def _keep_size(self) -> None:
+        while True:
+            await self._grown.wait()
+            self._grown.clear()
+            try:
+                await self._evictor.evict_if_full()
+            except Unavailable as error:
+                log.warning("eviction_failed", error=error.message)
+
+    async def _tidy(self) -> None:
+        limit = self._clock.time() - PARTIAL_AGE_SECONDS
+        await run_to_end(self._executor, partial(self._attic.sweep_partials, limit))
+        await self._scrubber.scrub(IDLE_BYTES_PER_SECOND)
+
+    async def _again(self, pause: float, work: Callable[[], Awaitable[object]]) -> None:
+        while True:
+            await self._clock.sleep(pause)
+            try:
+                await work()
+            except Unavailable as error:
+                log.warning("housekeeping_failed", error=error.message)

@@ -1,0 +1,152 @@
+"""Chunks of any size become few pieces of work, in order, two buffers at most."""
+
+import asyncio
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from facade.errors import Unavailable
+from facade.serving.blobs.gather import BATCH_BYTES, Gatherer
+from facade.serving.blobs.port import BLOCK_BYTES
+from tests.support.blobs import make_content, make_executor
+
+
+class Collecting:
+    """A sink that keeps everything."""
+
+    def __init__(self) -> None:
+        self.worked = bytearray()
+        self.landed_sizes: list[int] = []
+        self.room = asyncio.Event()
+        self.room.set()
+        self.fail: Exception | None = None
+        self.trouble: Unavailable | None = None
+        self.troubles: list[Unavailable | None] = []
+
+    def work(self, data: memoryview) -> Unavailable | None:
+        if self.fail is not None:
+            raise self.fail
+        self.worked += data
+        return self.trouble
+
+    def landed(self, data: memoryview, trouble: Unavailable | None) -> None:
+        self.landed_sizes.append(len(data))
+        self.troubles.append(trouble)
+
+    def has_room(self, count: int) -> bool:
+        return self.room.is_set()
+
+    async def wait_room(self, count: int) -> None:
+        await self.room.wait()
+
+
+@pytest.fixture
+def executor() -> Iterator[ThreadPoolExecutor]:
+    with make_executor() as executor:
+        yield executor
+
+
+@pytest.mark.parametrize("chunk", [1000, 65_536, BATCH_BYTES, 3 * BATCH_BYTES + 1])
+async def test_everything_is_worked_on_in_order(executor: ThreadPoolExecutor, chunk: int) -> None:
+    content = make_content(5 * BATCH_BYTES + 123)
+    sink = Collecting()
+    gatherer = Gatherer(sink, executor)
+    for at in range(0, len(content), chunk):
+        await gatherer.add(content[at : at + chunk])
+    assert gatherer.end == len(content)
+    await gatherer.drain()
+    assert bytes(sink.worked) == content
+    assert sum(sink.landed_sizes) == len(content)
+    assert max(sink.landed_sizes) <= BATCH_BYTES
+
+
+async def test_a_trickle_does_not_wait_for_a_full_buffer(executor: ThreadPoolExecutor) -> None:
+    sink = Collecting()
+    gatherer = Gatherer(sink, executor)
+    for number in (1, 2):
+        await gatherer.add(b"x" * 10)
+        async with asyncio.timeout(2):
+            while sum(sink.landed_sizes) < 10 * number:  # noqa: ASYNC110 - a real timer
+                await asyncio.sleep(0.001)
+
+
+async def test_after_an_odd_start_pieces_end_on_blocks(executor: ThreadPoolExecutor) -> None:
+    sink = Collecting()
+    gatherer = Gatherer(sink, executor)
+    gatherer.begin(1000)
+    await gatherer.add(bytes(3 * BATCH_BYTES))
+    await gatherer.drain()
+    ends = [1000 + sum(sink.landed_sizes[: n + 1]) for n in range(len(sink.landed_sizes) - 1)]
+    assert ends
+    assert all(end % BLOCK_BYTES == 0 for end in ends)
+
+
+async def test_without_room_it_waits(executor: ThreadPoolExecutor) -> None:
+    sink = Collecting()
+    sink.room.clear()
+    gatherer = Gatherer(sink, executor)
+    task = asyncio.create_task(gatherer.add(bytes(BATCH_BYTES)))
+    await asyncio.sleep(0.01)
+    assert not task.done()
+    assert not sink.worked
+    sink.room.set()
+    await task
+    await gatherer.drain()
+    assert len(sink.worked) == BATCH_BYTES
+
+
+async def test_a_trickle_without_room_goes_when_there_is(executor: ThreadPoolExecutor) -> None:
+    sink = Collecting()
+    sink.room.clear()
+    gatherer = Gatherer(sink, executor)
+    await gatherer.add(b"x")
+    await asyncio.sleep(0.01)
+    assert not sink.landed_sizes
+    sink.room.set()
+    async with asyncio.timeout(2):
+        while not sink.landed_sizes:  # noqa: ASYNC110 - a real timer
+            await asyncio.sleep(0.001)
+
+
+async def test_what_work_returns_is_handed_on(executor: ThreadPoolExecutor) -> None:
+    sink = Collecting()
+    sink.trouble = Unavailable("full")
+    gatherer = Gatherer(sink, executor)
+    await gatherer.add(b"x")
+    await gatherer.drain()
+    assert sink.troubles == [sink.trouble]
+
+
+async def test_what_work_raises_is_raised_once_more(executor: ThreadPoolExecutor) -> None:
+    sink = Collecting()
+    sink.fail = ZeroDivisionError()
+    gatherer = Gatherer(sink, executor)
+    await gatherer.add(bytes(BATCH_BYTES))
+    with pytest.raises(ZeroDivisionError):
+        await gatherer.drain()
+    assert not sink.landed_sizes
+
+
+async def test_discarded_bytes_are_never_worked_on(executor: ThreadPoolExecutor) -> None:
+    sink = Collecting()
+    gatherer = Gatherer(sink, executor)
+    await gatherer.add(b"x")
+    gatherer.discard()
+    await gatherer.settle()
+    gatherer.begin(0)
+    await gatherer.add(b"y")
+    await gatherer.drain()
+    assert sink.worked == b"y"
+
+
+async def test_settling_is_not_cut_short_by_cancellation(executor: ThreadPoolExecutor) -> None:
+    sink = Collecting()
+    gatherer = Gatherer(sink, executor)
+    await gatherer.add(bytes(BATCH_BYTES))
+    task = asyncio.create_task(gatherer.settle())
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert sink.landed_sizes == [BATCH_BYTES]

@@ -1,0 +1,189 @@
+"""What the local store does beyond the contract: layout, open files, quarantine, partials."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from facade.errors import Invalid, Unavailable
+from facade.oci.digest import Digest
+from facade.oci.reference import Repository
+from facade.serving.blobs import local
+from facade.serving.blobs.local import LocalStore
+from facade.serving.blobs.port import BlobKey
+from tests.support.blobs import HOST, REPOSITORY, key_of, make_content, make_executor
+
+CONTENT = make_content(1000)
+KEY = key_of(CONTENT)
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[LocalStore]:
+    with make_executor() as executor:
+        store = LocalStore.at(tmp_path, executor)
+        yield store
+        store.close()
+
+
+async def publish(store: LocalStore, content: bytes = CONTENT) -> Digest:
+    key = key_of(content)
+    ingest = await store.ingest(key, len(content), lambda _: None)
+    ingest.write(memoryview(content))
+    ingest.publish()
+    await ingest.close(keep=False)
+    return key.digest
+
+
+def names(root: Path) -> set[str]:
+    return {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
+
+
+def open_files(root: Path) -> int:
+    count = 0
+    for entry in Path("/proc/self/fd").iterdir():
+        try:
+            count += entry.readlink().is_relative_to(root)
+        except FileNotFoundError:
+            continue
+    return count
+
+
+async def test_the_layout_is_as_designed(tmp_path: Path, store: LocalStore) -> None:
+    long_key = key_of(CONTENT, "sha512")
+    await publish(store)
+    ingest = await store.ingest(long_key, 1000, lambda _: None)
+    ingest.write(memoryview(b"x"))
+    await ingest.close(keep=True)
+    hexes = KEY.digest.hex
+    (partial,) = (tmp_path / "ingest").iterdir()
+    assert names(tmp_path) == {
+        "node.key",
+        f"blobs/sha256/{hexes[:2]}/{hexes}",
+        f"blobs/sha256/{hexes[:2]}/{hexes}.tags",
+        str(partial.relative_to(tmp_path)),
+    }
+    assert partial.name.startswith(f"sha512-{long_key.digest.hex}.")
+    assert partial.suffix == ".partial"
+
+
+async def test_each_repository_has_a_partial_of_its_own(tmp_path: Path, store: LocalStore) -> None:
+    others = [
+        BlobKey("c1", HOST, Repository.parse("org/other"), KEY.digest),
+        BlobKey("c2", HOST, REPOSITORY, KEY.digest),
+    ]
+    ingests = [await store.ingest(key, 1000, lambda _: None) for key in [KEY, *others]]
+    for ingest in ingests:
+        ingest.write(memoryview(b"x"))
+        await ingest.close(keep=True)
+    assert len(list((tmp_path / "ingest").iterdir())) == 3
+
+
+async def test_a_file_with_an_odd_name_is_no_object(tmp_path: Path, store: LocalStore) -> None:
+    await publish(store)
+    (tmp_path / "blobs" / "sha256" / "xx").mkdir()
+    (tmp_path / "blobs" / "sha256" / "xx" / "notes.txt").write_text("x")
+    assert list(store.objects()) == [(KEY.digest, 1000)]
+
+
+async def test_few_objects_stay_open_when_nobody_reads_them(
+    tmp_path: Path, store: LocalStore
+) -> None:
+    many = local.MAX_IDLE_OBJECTS + 20
+    digests = [await publish(store, b"%d" % number) for number in range(many)]
+    readers = await asyncio.gather(*(store.open(digest) for digest in digests))
+    assert open_files(tmp_path) == many
+    for number, reader in enumerate(readers):
+        assert reader is not None
+        assert bytes(await reader.read(0, 10)) == b"%d" % number
+    for reader in readers:
+        assert reader is not None
+        reader.close()
+    assert open_files(tmp_path) == local.MAX_IDLE_OBJECTS
+    store.close()
+    assert open_files(tmp_path) == 0
+
+
+async def test_closing_the_store_leaves_readers_their_files(
+    tmp_path: Path, store: LocalStore
+) -> None:
+    reader = await store.open(await publish(store))
+    assert reader is not None
+    store.close()
+    assert bytes(await reader.read(0, 1000)) == CONTENT
+    reader.close()
+    assert open_files(tmp_path) == 0
+
+
+async def test_only_a_few_quarantined_objects_are_kept(tmp_path: Path, store: LocalStore) -> None:
+    assert store.quarantined() == 0
+    for number in range(local.MAX_QUARANTINED + 3):
+        await store.quarantine(await publish(store, b"%d" % number))
+    assert store.quarantined() == local.MAX_QUARANTINED
+    kept = {path.name for path in (tmp_path / "quarantine").iterdir()}
+    newest = Digest.of(b"%d" % (local.MAX_QUARANTINED + 2))
+    assert {f"sha256-{newest.hex}", f"sha256-{newest.hex}.tags"} <= kept
+    assert len(kept) == 2 * local.MAX_QUARANTINED
+
+
+async def test_old_partials_are_swept_unless_somebody_writes_them(
+    tmp_path: Path, store: LocalStore
+) -> None:
+    keys = [key_of(b"a"), key_of(b"b"), key_of(b"c")]
+    for key in keys[:2]:
+        ingest = await store.ingest(key, 10, lambda _: None)
+        ingest.write(memoryview(b"x"))
+        await ingest.close(keep=True)
+    for path in (tmp_path / "ingest").iterdir():
+        os.utime(path, (0, 0))
+    fresh = await store.ingest(keys[2], 10, lambda _: None)
+    fresh.write(memoryview(b"x"))
+    await fresh.close(keep=True)
+    busy = await store.ingest(keys[0], 10, lambda _: None)
+    assert store.sweep_partials(older_than=1000.0) == 1
+    assert len(list((tmp_path / "ingest").iterdir())) == 2
+    assert busy.have == 1
+    await busy.close(keep=False)
+
+
+async def test_an_ingest_that_nobody_waits_for_any_more_frees_its_lock(
+    store: LocalStore,
+) -> None:
+    task = asyncio.create_task(store.ingest(KEY, 1000, lambda _: None))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await (await store.ingest(KEY, 1000, lambda _: None)).close(keep=False)
+
+
+def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with make_executor() as executor, pytest.raises(Unavailable, match="cannot be used"):
+        LocalStore.at(tmp_path / "file" / "cache", executor)
+
+
+def test_a_shared_node_key_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "node.key").write_bytes(bytes(32))
+    (tmp_path / "node.key").chmod(0o644)
+    with make_executor() as executor, pytest.raises(Invalid):
+        LocalStore.at(tmp_path, executor)
+
+
+async def test_an_object_that_cannot_be_opened_is_not_there(
+    tmp_path: Path, store: LocalStore
+) -> None:
+    path = tmp_path / "blobs" / "sha256" / KEY.digest.hex[:2] / KEY.digest.hex
+    path.mkdir(parents=True)
+    assert await store.open(KEY.digest) is None
+
+
+async def test_an_ingest_that_fails_to_publish_says_so(tmp_path: Path, store: LocalStore) -> None:
+    (tmp_path / "blobs" / "sha256").write_text("in the way")
+    ingest = await store.ingest(KEY, 1000, lambda _: None)
+    ingest.write(memoryview(CONTENT))
+    with pytest.raises(Unavailable, match="cannot take it"):
+        ingest.publish()
+    await ingest.close(keep=False)
+    assert list((tmp_path / "ingest").iterdir()) == []

@@ -1,0 +1,264 @@
+"""Eviction, scrubbing, and the keeper that does both in time."""
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from facade.oci.digest import Digest
+from facade.serving.blobs.eviction import Bounds, Evictor
+from facade.serving.blobs.keeper import FLUSH_SECONDS, SCRUB_PAUSE_SECONDS, StoreKeeper
+from facade.serving.blobs.possession import PossessionIndex
+from facade.serving.blobs.scrub import Scrubber
+from facade.wings import CacheStatus
+from tests.support.blob_store import MemoryStore
+from tests.support.blobs import CountingObserver, key_of, make_content, make_executor
+from tests.support.clock import FakeClock
+
+SIZE = 1000
+
+
+class Attic:
+    """Tells fixed numbers and what it was asked."""
+
+    def __init__(self) -> None:
+        self.swept: list[float] = []
+
+    def quarantined(self) -> int:
+        return 3
+
+    def sweep_partials(self, older_than: float) -> int:
+        self.swept.append(older_than)
+        return 0
+
+
+@dataclass
+class Upkeep:
+    store: MemoryStore
+    index: PossessionIndex
+    clock: FakeClock
+    observer: CountingObserver
+    evictor: Evictor
+    scrubber: Scrubber
+    keeper: StoreKeeper
+    attic: Attic
+    wanted: set[Digest]
+    spoiled: list[Digest]
+
+    async def add(self, count: int) -> list[Digest]:
+        """Objects of SIZE bytes, each used a second later than the one before."""
+        digests = []
+        for number in range(count):
+            content = make_content(SIZE, seed=number)
+            key = key_of(content)
+            ingest = await self.store.ingest(key, SIZE, lambda _: None)
+            ingest.write(memoryview(content))
+            ingest.publish()
+            await ingest.close(keep=False)
+            await self.index.add(key, SIZE)
+            self.clock.advance(1)
+            digests.append(key.digest)
+        return digests
+
+    def kept(self) -> set[Digest]:
+        return set(self.store.kept)
+
+
+@pytest.fixture
+def executor() -> Iterator[ThreadPoolExecutor]:
+    with make_executor() as executor:
+        yield executor
+
+
+@pytest.fixture
+async def upkeep(tmp_path: Path, executor: ThreadPoolExecutor) -> AsyncIterator[Upkeep]:
+    clock, store, observer, attic = FakeClock(), MemoryStore(), CountingObserver(), Attic()
+    index = PossessionIndex.at(tmp_path / "index.db", clock)
+    bounds = Bounds(10 * SIZE, high=0.8, low=0.5)
+    wanted: set[Digest] = set()
+    spoiled: list[Digest] = []
+    evictor = Evictor(
+        store=store, order=index, bounds=bounds, observer=observer, wanted=lambda: wanted
+    )
+    scrubber = Scrubber(
+        store=store,
+        register=index,
+        clock=clock,
+        executor=executor,
+        spoiled=lambda digest, detail: spoiled.append(digest),
+    )
+    keeper = StoreKeeper(
+        evictor=evictor,
+        scrubber=scrubber,
+        order=index,
+        attic=attic,
+        bounds=bounds,
+        in_flight=lambda: 7,
+        clock=clock,
+        executor=executor,
+    )
+    yield Upkeep(store, index, clock, observer, evictor, scrubber, keeper, attic, wanted, spoiled)
+    await index.close()
+
+
+async def test_within_bounds_nothing_goes(upkeep: Upkeep) -> None:
+    digests = await upkeep.add(8)
+    assert await upkeep.evictor.evict_if_full() == (0, 0)
+    assert upkeep.kept() == set(digests)
+    assert upkeep.observer.count("evicted") == 0
+
+
+async def test_above_the_high_mark_the_longest_unused_go_down_to_the_low_one(
+    upkeep: Upkeep,
+) -> None:
+    digests = await upkeep.add(9)
+    upkeep.index.touch(digests[0])
+    assert await upkeep.evictor.evict_if_full() == (4, 4 * SIZE)
+    assert upkeep.kept() == {digests[0], *digests[5:]}
+    assert upkeep.observer.seen == [("evicted", 4, 4 * SIZE)]
+    assert await upkeep.index.totals() == (5, 5 * SIZE)
+    assert not await upkeep.index.has(key_of(make_content(SIZE, seed=1)))
+
+
+async def test_the_signed_go_last(upkeep: Upkeep) -> None:
+    digests = await upkeep.add(9)
+    upkeep.wanted.update(digests[:4])
+    assert await upkeep.evictor.evict() == (4, 4 * SIZE)
+    assert upkeep.kept() == {*digests[:4], digests[8]}
+    upkeep.wanted.update(digests)
+    more = await upkeep.add(9)
+    upkeep.wanted.update(more)
+    await upkeep.evictor.evict()
+    assert len(upkeep.kept()) == 5
+
+
+async def test_what_is_in_use_stays(upkeep: Upkeep) -> None:
+    digests = await upkeep.add(9)
+    readers = [await upkeep.store.open(digest) for digest in digests[:7]]
+    assert await upkeep.evictor.evict() == (2, 2 * SIZE)
+    assert upkeep.kept() == set(digests[:7])
+    for reader in readers:
+        assert reader is not None
+        reader.close()
+
+
+async def test_what_is_gone_already_is_only_forgotten(upkeep: Upkeep) -> None:
+    digests = await upkeep.add(9)
+    for digest in digests[:4]:
+        await upkeep.store.quarantine(digest)
+    assert await upkeep.evictor.evict() == (0, 4 * SIZE)
+    assert upkeep.kept() == set(digests[4:])
+
+
+async def test_many_objects_are_gone_through_in_pages(upkeep: Upkeep) -> None:
+    digests = await upkeep.add(270)
+    upkeep.wanted.update(digests[:260])
+    await upkeep.evictor.evict()
+    assert upkeep.kept() == set(digests[255:260])
+
+
+def test_bounds_of_a_disk(tmp_path: Path) -> None:
+    bounds = Bounds.of_disk(tmp_path, held=5)
+    assert 5 < bounds.stop < bounds.start < bounds.max_bytes
+
+
+async def test_a_pass_over_good_objects(upkeep: Upkeep) -> None:
+    await upkeep.add(3)
+    assert await upkeep.scrubber.scrub() == (3, 0)
+    assert upkeep.spoiled == []
+
+
+async def test_a_rotten_object_is_quarantined_and_told(upkeep: Upkeep) -> None:
+    digests = await upkeep.add(3)
+    upkeep.store.flip(digests[1], 500)
+    assert await upkeep.scrubber.scrub() == (3, 1)
+    assert upkeep.spoiled == [digests[1]]
+    assert set(upkeep.store.quarantined) == {digests[1]}
+    assert await upkeep.index.totals() == (2, 2 * SIZE)
+    assert await upkeep.scrubber.scrub() == (2, 0)
+
+
+async def test_objects_that_the_index_lost_come_back_into_its_order(upkeep: Upkeep) -> None:
+    digests = await upkeep.add(3)
+    for digest in digests:
+        await upkeep.index.forget(digest)
+    await upkeep.scrubber.scrub()
+    assert await upkeep.index.totals() == (3, 3 * SIZE)
+
+
+async def test_an_idle_pass_keeps_its_pace(upkeep: Upkeep) -> None:
+    await upkeep.add(3)
+    task = asyncio.create_task(upkeep.scrubber.scrub(bytes_per_second=100))
+    for _ in range(3):
+        await upkeep.clock.wait_for_sleepers()
+        assert not task.done()
+        upkeep.clock.advance(10)
+    assert await task == (3, 0)
+    assert upkeep.clock.slept == [10.0] * 3
+
+
+async def test_the_keeper_evicts_when_told_of_growth(upkeep: Upkeep) -> None:
+    await upkeep.add(9)
+    task = asyncio.create_task(upkeep.keeper.run())
+    await upkeep.clock.wait_for_sleepers(2)
+    assert len(upkeep.kept()) == 9
+    upkeep.keeper.grown()
+    async with asyncio.timeout(5):
+        while len(upkeep.kept()) > 5:  # noqa: ASYNC110 - real time, for real threads
+            await asyncio.sleep(0.001)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_the_keeper_writes_use_times_sweeps_and_scrubs(upkeep: Upkeep) -> None:
+    digests = await upkeep.add(3)
+    upkeep.store.flip(digests[2], 1)
+    task = asyncio.create_task(upkeep.keeper.run())
+    await upkeep.clock.wait_for_sleepers(2)
+    upkeep.index.touch(digests[0])
+    upkeep.clock.advance(FLUSH_SECONDS)
+    async with asyncio.timeout(5):
+        while (await upkeep.index.least_recently_used(1))[0][0] == digests[0]:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+    upkeep.clock.advance(SCRUB_PAUSE_SECONDS)
+    async with asyncio.timeout(5):
+        while not upkeep.spoiled:
+            upkeep.clock.advance(1)
+            await asyncio.sleep(0.001)
+    assert len(upkeep.attic.swept) == 1
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_the_keeper_goes_on_when_the_index_fails(upkeep: Upkeep, tmp_path: Path) -> None:
+    task = asyncio.create_task(upkeep.keeper.run())
+    await upkeep.clock.wait_for_sleepers(2)
+    drop_objects(tmp_path / "index.db")
+    upkeep.keeper.grown()
+    upkeep.clock.advance(SCRUB_PAUSE_SECONDS)
+    await asyncio.sleep(0.05)
+    assert not task.done()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+def drop_objects(path: Path) -> None:
+    with sqlite3.connect(path) as database:
+        database.execute("DROP TABLE object")
+    database.close()
+
+
+async def test_status_verify_and_prune(upkeep: Upkeep) -> None:
+    await upkeep.add(9)
+    assert await upkeep.keeper.status() == CacheStatus(
+        objects=9, bytes=9 * SIZE, max_bytes=10 * SIZE, in_flight=7, quarantined=3
+    )
+    assert await upkeep.keeper.verify() == (9, 0)
+    assert await upkeep.keeper.prune() == (4, 4 * SIZE)
