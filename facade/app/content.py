@@ -26,8 +26,9 @@ from facade.serving.blobs.possession import PossessionIndex
 from facade.serving.blobs.scrub import Scrubber
 from facade.serving.pulls.reports import BlobEvents
 
-HASHING_THREADS = 4
-"""Hashing, writing and reading blocks release the GIL; more threads than that only wait."""
+BLOB_THREADS = 16
+"""They hash, write, read and fsync. An fsync of a large layer may take seconds: with few threads,
+a handful of them would hold up every other pull. Idle ones are not started."""
 SAMPLE_SECONDS = 10.0
 
 
@@ -61,7 +62,7 @@ async def open_content(
     if settings.store.url is None:
         raise Invalid("The cache needs store.url, like file:///var/cache/facade.")
     folder = Path(unquote(urlsplit(settings.store.url).path))
-    executor = ThreadPoolExecutor(HASHING_THREADS, thread_name_prefix="blobs")
+    executor = ThreadPoolExecutor(BLOB_THREADS, thread_name_prefix="blobs")
     stack.callback(executor.shutdown)
     try:
         store = await asyncio.to_thread(LocalStore.at, folder, executor)

@@ -16,7 +16,7 @@ from pathlib import Path
 from facade.errors import Integrity, Unavailable
 from facade.reasons import Reason
 from facade.serving.blobs.diskread import FileReader, ReadMode, read_fully
-from facade.serving.blobs.layout import Layout, move_durably, write_all, write_durably
+from facade.serving.blobs.layout import Layout, move_durably, write_all, write_synced
 from facade.serving.blobs.port import BLOCK_BYTES, BlobKey, Feed
 from facade.serving.blobs.tags import TagKey, TagWriter
 
@@ -93,15 +93,15 @@ class LocalIngest:
 
     def publish(self) -> None:
         digest = self._key.digest
+        draft = self._path.with_suffix(".tags")
         try:
             os.fsync(self._fd)
-            write_durably(
-                self._layout.tags(digest),
-                self._tags.sidecar(self.have, str(self._key.host)),
-                self._path.with_suffix(".tags"),
+            write_synced(draft, self._tags.sidecar(self.have, str(self._key.host)))
+            move_durably(
+                (draft, self._layout.tags(digest)), (self._path, self._layout.blob(digest))
             )
-            move_durably(self._path, self._layout.blob(digest))
         except OSError as error:
+            draft.unlink(missing_ok=True)
             raise _unavailable(error) from error
         self._published = True
         self._unlock()

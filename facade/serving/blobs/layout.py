@@ -30,14 +30,16 @@ class Layout:
     """
 
     def __init__(self, root: Path) -> None:
+        self._root = root
         self._blobs = root / "blobs"
         self.ingest = root / "ingest"
         self.quarantine = root / "quarantine"
 
     def make(self) -> None:
-        """Make the folders. Raises OSError."""
+        """Make the folders, for nobody else to look into. Raises OSError."""
+        self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
         for folder in (self._blobs, self.ingest, self.quarantine):
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(mode=0o700, exist_ok=True)
 
     def blob(self, digest: Digest) -> Path:
         """Where the content lies."""
@@ -78,25 +80,29 @@ def write_all(fd: int, data: memoryview | bytes, offset: int) -> None:
 def write_durably(path: Path, data: bytes, draft: Path) -> None:
     """Put `data` at `path`, whole or not at all, by way of `draft`. Raises OSError."""
     try:
-        _write_synced(draft, data)
-        move_durably(draft, path)
+        write_synced(draft, data)
+        move_durably((draft, path))
     except OSError:
         draft.unlink(missing_ok=True)
         raise
 
 
-def move_durably(source: Path, target: Path) -> None:
-    """Rename, and make the new name survive a power loss. Raises OSError."""
-    folder = target.parent
+def move_durably(*moves: tuple[Path, Path]) -> None:
+    """Rename each (source, target), all within one folder, in order; then make the new names
+    survive a power loss. Raises OSError.
+    """
+    folder = moves[0][1].parent
     if not folder.exists():
         folder.mkdir(parents=True, exist_ok=True)
         sync_folder(folder.parent)
         sync_folder(folder.parent.parent)
-    source.rename(target)
+    for source, target in moves:
+        source.rename(target)
     sync_folder(folder)
 
 
-def _write_synced(path: Path, data: bytes) -> None:
+def write_synced(path: Path, data: bytes) -> None:
+    """Write a file that is on the disk when this returns; its name may not be. Raises OSError."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
         write_all(descriptor, data, 0)

@@ -68,6 +68,18 @@ async def test_the_layout_is_as_designed(tmp_path: Path, store: LocalStore) -> N
     assert partial.suffix == ".partial"
 
 
+async def test_nobody_else_can_look_into_it(tmp_path: Path) -> None:
+    root = tmp_path / "cache"
+    with make_executor() as executor:
+        store = LocalStore.at(root, executor)
+        await publish(store)
+        store.close()
+    assert root.stat().st_mode & 0o777 == 0o700
+    files = [path for path in root.rglob("*") if path.is_file()]
+    assert len(files) == 3
+    assert all(path.stat().st_mode & 0o077 == 0 for path in files)
+
+
 async def test_each_repository_has_a_partial_of_its_own(tmp_path: Path, store: LocalStore) -> None:
     others = [
         BlobKey("c1", HOST, Repository.parse("org/other"), KEY.digest),
