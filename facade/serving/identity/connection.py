@@ -20,7 +20,6 @@ _RECORD_BYTES = 16 * 1024
 _SLICE_BYTES = 256 * 1024
 """Plaintext encrypted before the ciphertext moves on. It bounds what OpenSSL's memory BIO, which
 never shrinks, grows to; 64 KiB slices cost 10 % more CPU a byte, 16 KiB ones 50 %."""
-_BIG_BYTES = 32 * 1024
 
 
 class TlsConnection(asyncio.BufferedProtocol):
@@ -139,7 +138,7 @@ class TlsConnection(asyncio.BufferedProtocol):
             if not data:
                 self._peer_closed()
             elif self.app is not None:
-                self._watchdog.owed = True
+                self._watchdog.asked = True
                 self._watchdog.last = self._loop.time()
                 self.app.data_received(data)
         self._flush()  # a read may have answered a KeyUpdate (RFC 8446, 4.6.3)
@@ -187,12 +186,9 @@ class TlsConnection(asyncio.BufferedProtocol):
         """Encrypt and send `data`; dropped when the connection is closing."""
         if self._closing or not data:
             return
-        tls, watchdog = self.tls, self._watchdog
-        watchdog.owed = False
-        watchdog.last = self._loop.time()
+        tls = self.tls
+        self._watchdog.last = self._loop.time()
         view = memoryview(data).cast("B")
-        if len(view) > _BIG_BYTES:
-            watchdog.grown = True
         try:
             while view:
                 view = view[tls.write(view[:_SLICE_BYTES]) :]

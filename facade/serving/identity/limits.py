@@ -1,8 +1,9 @@
 """How long a client may take, how many there may be, and who has outstayed.
 
-Guarantees: pure; times come in as arguments. `Watchdog` never ends a connection on which the
-client takes its bytes at the minimum rate, or on which an answer is owed within its time.
-Does not watch the time a request's head takes: the HTTP server's keep-alive time limit does.
+Guarantees: pure; times come in as arguments. `Watchdog` never ends a connection on which the client
+takes its bytes at the minimum rate, nor one in the middle of an answer that makes the client
+wait. Does not know where an answer ends: between requests (and in the middle of a request's head)
+it is the HTTP server's keep-alive limit that counts, so that one must be set too.
 """
 
 from dataclasses import dataclass
@@ -15,12 +16,10 @@ class TlsLimits:
 
     Arguments:
         handshake_seconds: from accept to the end of the handshake.
-        idle_seconds: silence in both directions when the last word was ours (a client that
-            holds a connection and asks nothing).
-        grown_idle_seconds: the same for a connection that carried big writes: OpenSSL's memory
-            BIO never shrinks, so such a connection is dearer to keep than to make anew.
-        answer_seconds: silence when the last word was the client's: generous, since a strict
-            pull sends nothing before the whole blob is verified.
+        idle_seconds: from the handshake to the client's first byte.
+        silence_seconds: silence in both directions later on. A last net, hours long: a strict
+            pull sends nothing before the whole blob is verified, and a stalled upstream makes
+            any pull wait.
         stall_seconds, min_bytes_per_second: a client that took fewer bytes a second than this
             from a full buffer, over this long, is cut.
         linger_seconds: how long a refused client may take to read its alert.
@@ -28,9 +27,8 @@ class TlsLimits:
     """
 
     handshake_seconds: float = 10.0
-    idle_seconds: float = 120.0
-    grown_idle_seconds: float = 15.0
-    answer_seconds: float = 3600.0
+    idle_seconds: float = 75.0
+    silence_seconds: float = 3 * 3600.0
     stall_seconds: float = 30.0
     min_bytes_per_second: float = 1024.0
     linger_seconds: float = 2.0
@@ -39,7 +37,7 @@ class TlsLimits:
     @property
     def interval(self) -> float:
         """Seconds between two looks at a connection."""
-        return min(self.idle_seconds, self.grown_idle_seconds, self.stall_seconds)
+        return min(self.idle_seconds, self.silence_seconds, self.stall_seconds)
 
 
 class Verdict(Enum):
@@ -53,7 +51,7 @@ class Verdict(Enum):
 class Watchdog:
     """Looks at one connection every `TlsLimits.interval` seconds."""
 
-    __slots__ = ("_buffered", "_limits", "_looked", "_sent", "grown", "last", "owed")
+    __slots__ = ("_buffered", "_limits", "_looked", "_sent", "asked", "last")
 
     def __init__(self, limits: TlsLimits, now: float) -> None:
         self._limits = limits
@@ -62,10 +60,8 @@ class Watchdog:
         self._buffered = 0
         self.last = now
         """When a byte last moved between us and the application, either way."""
-        self.owed = False
-        """Whether the client spoke last."""
-        self.grown = False
-        """Whether a big write went through."""
+        self.asked = False
+        """Whether the client ever said anything."""
 
     def look(self, now: float, *, sent: int, buffered: int) -> Verdict:
         """Judge the connection.
@@ -83,5 +79,5 @@ class Watchdog:
 
     def _silent(self, now: float) -> bool:
         limits = self._limits
-        limit = limits.grown_idle_seconds if self.grown else limits.idle_seconds
-        return now - self.last >= (limits.answer_seconds if self.owed else limit)
+        limit = limits.silence_seconds if self.asked else limits.idle_seconds
+        return now - self.last >= limit

@@ -4,16 +4,17 @@ import asyncio
 import hashlib
 import io
 import ssl
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
+import pytest
 from aiohttp import web
 
 from facade.serving.identity.certificate import SpiffeRule
-from facade.serving.identity.limits import TlsLimits
 from facade.serving.identity.tls import DeviceCAFile, TlsContexts, TlsFiles
 from tests.support.pki import TRUST_DOMAIN, Authority, client_context
 from tests.support.tls_listener import TlsListener, tls_listener
@@ -37,7 +38,7 @@ class Served:
 
 
 @asynccontextmanager
-async def serving(folder: Path, limits: TlsLimits | None = None) -> AsyncIterator[Served]:
+async def serving(folder: Path, keepalive: float = 75) -> AsyncIterator[Served]:
     files = SERVER_CA.server().write(folder, "server")
     ca = DeviceCAFile(CA.write(folder, "device-ca.pem"))
     contexts = TlsContexts(TlsFiles(files.certificate, files.key, (ca,)), SpiffeRule(TRUST_DOMAIN))
@@ -65,8 +66,8 @@ async def serving(folder: Path, limits: TlsLimits | None = None) -> AsyncIterato
     async def handle(request: web.BaseRequest) -> web.StreamResponse:
         return await {"/whoami": whoami, "/body": body, "/upload": upload}[request.path](request)
 
-    server = web.Server(handle)
-    async with tls_listener(contexts.current, server, limits) as listener:
+    server = web.Server(handle, keepalive_timeout=keepalive)
+    async with tls_listener(contexts.current, server) as listener:
         yield Served(listener, contexts, folder)
         await server.shutdown(1)
 
@@ -160,11 +161,24 @@ async def test_after_a_reload_new_connections_see_the_new_certificate_and_cas(
         assert len(served.listener.hooks.done) == done
 
 
-async def test_a_keepalive_connection_that_idles_is_closed_and_made_anew(tmp_path: Path) -> None:
-    limits = TlsLimits(idle_seconds=0.2)
-    async with serving(tmp_path, limits) as served, client(CLIENT) as session:
+async def test_a_keepalive_connection_that_idles_is_closed_by_aiohttp(tmp_path: Path) -> None:
+    async with serving(tmp_path, keepalive=0.2) as served, client(CLIENT) as session:
         for _ in range(2):
             async with session.get(served.url("/whoami")) as response:
                 assert response.status == 200
             await served.listener.settled()
         assert len(served.listener.hooks.done) == 2
+
+
+@pytest.mark.parametrize("said", [b"", b"GET /whoami HTTP/1.1\r\nHost: "])
+async def test_a_head_that_never_ends_is_ended_by_aiohttp(tmp_path: Path, said: bytes) -> None:
+    def drip(address: tuple[str, int]) -> None:
+        with TlsPeer(address, CLIENT) as peer:
+            peer.handshake(with_data=said)
+            for _ in range(100):
+                peer.send(b"x")
+                time.sleep(0.02)
+
+    async with serving(tmp_path, keepalive=0.3) as served:
+        with pytest.raises(OSError, match=r"reset|pipe"):
+            await asyncio.to_thread(drip, served.listener.address)

@@ -451,22 +451,36 @@ async def test_a_forged_record_is_answered_with_its_alert(context: ssl.SSLContex
         assert apps.made[0].received == b"x"
 
 
-async def test_an_idle_connection_is_closed_politely(context: ssl.SSLContext) -> None:
-    limits = TlsLimits(idle_seconds=0.2)
+@pytest.mark.parametrize(
+    ("limits", "said"),
+    [(TlsLimits(idle_seconds=0.2), b""), (TlsLimits(silence_seconds=0.2), b"?")],
+    ids=["never asked", "silent for hours"],
+)
+async def test_a_silent_connection_is_closed_politely(
+    context: ssl.SSLContext, limits: TlsLimits, said: bytes
+) -> None:
+    def talk(peer: TlsPeer) -> bytes:
+        if said:
+            peer.send(said)
+        return peer.receive_all()
+
     async with tls_listener(context, Apps(), limits) as listener:
-        assert await in_thread(listener, TlsPeer.receive_all) == b""
+        assert await in_thread(listener, talk) == b""
 
 
-async def test_a_connection_that_waits_for_its_answer_is_not_idle(context: ssl.SSLContext) -> None:
-    def late(protocol: ScriptedProtocol, _: bytes) -> None:
-        asyncio.get_running_loop().call_later(0.6, protocol.wire.write, b"at last")
+async def test_a_pause_in_the_middle_of_an_answer_is_not_idleness(context: ssl.SSLContext) -> None:
+    def halting(protocol: ScriptedProtocol, _: bytes) -> None:
+        protocol.wire.write(b"first ")
+        loop = asyncio.get_running_loop()
+        loop.call_later(0.6, protocol.wire.write, b"and last")
+        loop.call_later(0.7, protocol.wire.close)
 
     def talk(peer: TlsPeer) -> bytes:
         peer.send(b"?")
         return peer.receive_all()
 
-    async with tls_listener(context, Apps(late), TlsLimits(idle_seconds=0.2)) as listener:
-        assert await in_thread(listener, talk) == b"at last"
+    async with tls_listener(context, Apps(halting), TlsLimits(idle_seconds=0.2)) as listener:
+        assert await in_thread(listener, talk) == b"first and last"
 
 
 async def test_a_client_that_takes_nothing_is_cut(context: ssl.SSLContext) -> None:

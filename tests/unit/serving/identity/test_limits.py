@@ -3,38 +3,27 @@
 from facade.serving.identity.limits import TlsLimits, Verdict, Watchdog
 
 LIMITS = TlsLimits(
-    idle_seconds=120,
-    grown_idle_seconds=15,
-    answer_seconds=3600,
-    stall_seconds=30,
-    min_bytes_per_second=100,
+    idle_seconds=75, silence_seconds=3600, stall_seconds=30, min_bytes_per_second=100
 )
 
 
-def test_a_silent_client_that_owes_the_next_word_is_idle() -> None:
+def test_a_client_that_never_asked_anything_is_idle() -> None:
     dog = Watchdog(LIMITS, now=0)
-    assert dog.look(119, sent=0, buffered=0) is Verdict.KEEP
-    assert dog.look(120, sent=0, buffered=0) is Verdict.CLOSE
+    assert dog.look(74, sent=0, buffered=0) is Verdict.KEEP
+    assert dog.look(75, sent=0, buffered=0) is Verdict.CLOSE
 
 
-def test_a_client_that_waits_for_its_answer_is_not_idle() -> None:
+def test_a_client_that_waits_for_the_rest_of_its_answer_is_not() -> None:
     dog = Watchdog(LIMITS, now=0)
-    dog.owed = True
-    assert dog.look(3599, sent=0, buffered=0) is Verdict.KEEP
-    assert dog.look(3600, sent=0, buffered=0) is Verdict.CLOSE
-
-
-def test_a_connection_that_grew_is_kept_less_long() -> None:
-    dog = Watchdog(LIMITS, now=0)
-    dog.grown = True
-    assert dog.look(14, sent=0, buffered=0) is Verdict.KEEP
-    assert dog.look(15, sent=0, buffered=0) is Verdict.CLOSE
+    dog.asked = True
+    assert dog.look(3599, sent=100, buffered=0) is Verdict.KEEP
+    assert dog.look(3600, sent=100, buffered=0) is Verdict.CLOSE
 
 
 def test_words_either_way_begin_the_silence_anew() -> None:
     dog = Watchdog(LIMITS, now=0)
     dog.last = 100
-    assert dog.look(219, sent=0, buffered=0) is Verdict.KEEP
+    assert dog.look(174, sent=0, buffered=0) is Verdict.KEEP
 
 
 def test_a_client_that_takes_nothing_is_cut() -> None:
@@ -62,7 +51,6 @@ def test_a_client_that_took_all_there_was_is_kept_however_little_it_was() -> Non
     assert dog.look(30, sent=10, buffered=20) is Verdict.KEEP
 
 
-def test_a_client_that_is_not_idle_is_not_closed_while_bytes_wait_for_it() -> None:
-    dog = Watchdog(LIMITS, now=0)
-    dog.grown = True
+def test_nobody_is_idle_while_bytes_wait_for_them() -> None:
+    dog = Watchdog(TlsLimits(idle_seconds=10), now=0)
     assert dog.look(29, sent=0, buffered=1) is Verdict.KEEP
