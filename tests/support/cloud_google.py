@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from email.utils import formatdate
+from functools import cache
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import parse_qs
@@ -68,6 +69,12 @@ class ServiceAccount:
             **changes,
         }
         return {name: value for name, value in full.items() if value is not None}
+
+
+@cache
+def acme_account() -> ServiceAccount:
+    """One account for all tests that need any: a key takes a moment to make."""
+    return ServiceAccount.make()
 
 
 @dataclass(slots=True)

@@ -4,9 +4,6 @@ Guarantees: both services are asked at the URLs given and nowhere else, by one r
 AWS_* variables and profiles say about endpoints, proxies, CAs or retries; AWS's packages are imported
 and their tables read in a thread, at first use. Refusals are raised in words (`aws_refusals`); what
 AWS said is not chained to them, since it may quote a session token.
-Does not guarantee where base credentials of the platform come from: that is botocore's chain
-(environment, profile, web identity, container, instance), over its own HTTP to the addresses that
-the platform itself set.
 """
 
 import asyncio
@@ -14,7 +11,7 @@ import base64
 import binascii
 import importlib
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -23,13 +20,14 @@ from typing import Any
 
 from facade.clock import Clock
 from facade.control.credentials.clouds.aws_http import Load, http_session
+from facade.control.credentials.clouds.aws_keys import Keys, PlatformKeys, platform_keys
 from facade.control.credentials.clouds.aws_refusals import (
     AwsError,
     assume_role_refusal,
     registry_token_refusal,
 )
 from facade.control.credentials.clouds.ecr import Place
-from facade.errors import Upstream
+from facade.errors import FacadeError, Upstream
 from facade.reasons import Reason
 from facade.secret import Secret
 from facade.upstream.cloud import CloudHttp
@@ -39,15 +37,6 @@ MAX_TOKEN_CHARS = 32 * 1024
 _TOKEN = re.compile(r"[\x21-\x7e]+", re.ASCII)
 _NOT_IN_SESSION_NAMES = re.compile(r"[^\w+=,.@-]", re.ASCII)
 _MAX_SESSION_NAME_CHARS = 64
-
-
-@dataclass(frozen=True, slots=True)
-class Keys:
-    """AWS credentials: an access key, and a session token when they are temporary."""
-
-    access_key_id: str
-    secret_access_key: Secret
-    session_token: Secret | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,20 +61,6 @@ class Wanted:
         """RoleSessionName, as the customer's CloudTrail shows it."""
         name = _NOT_IN_SESSION_NAMES.sub("-", f"facade-{self.connection.id}")
         return name[:_MAX_SESSION_NAME_CHARS]
-
-
-PlatformKeys = Callable[[Any], Awaitable[Keys | None]]
-"""An aiobotocore session → the platform's own credentials, None when it offers none."""
-
-
-async def platform_keys(session: Any) -> Keys | None:
-    """What botocore's chain finds."""
-    found = await session.get_credentials()
-    if found is None:
-        return None
-    frozen = await found.get_frozen_credentials()
-    token = None if frozen.token is None else Secret(frozen.token)
-    return Keys(frozen.access_key, Secret(frozen.secret_key), token)
 
 
 class AwsApi:
@@ -235,7 +210,9 @@ class AwsApi:
                 return await getattr(client, operation)(**arguments)
         except errors.ClientError as error:
             raise refusal(self._error(error.response)) from None
-        except (errors.BotoCoreError, ValueError):
+        except FacadeError:
+            raise  # from our transport, in words
+        except Exception:  # noqa: BLE001 - whatever botocore trips over in a body that AWS never sent
             raise _not_understood(service.upper(), wanted) from None
 
     @asynccontextmanager

@@ -14,14 +14,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from facade.control.credentials.clouds import ecr
-from facade.control.credentials.clouds.aws_api import (
-    AwsApi,
-    Keys,
-    PlatformKeys,
-    Wanted,
-    platform_keys,
-)
+from facade.control.credentials.clouds.aws_api import AwsApi, Wanted
 from facade.control.credentials.clouds.aws_http import Load
+from facade.control.credentials.clouds.aws_keys import Keys, PlatformKeys, platform_keys
 from facade.control.credentials.model import Offered, Prepared, Presented, StoredSecrets
 from facade.control.credentials.providers import ProviderContext, missing
 from facade.errors import Invalid
