@@ -66,11 +66,15 @@ class Shop:
 
 
 @contextlib.asynccontextmanager
-async def shop(folder: Path, auth: str) -> AsyncIterator[Shop]:
+async def shop(
+    folder: Path, auth: str, *, listen: str = "127.0.0.1:0", name: str = "localhost"
+) -> AsyncIterator[Shop]:
     """Open the shop.
 
     Arguments:
         auth: of the upstream: "token" (a service that signs JWTs) or "htpasswd" (Basic).
+        listen: of the device port.
+        name: a further name of the facade.
     """
     shipped = make_image(line=LINE, payload_bytes=PAYLOAD_BYTES)
     unshipped = make_image(line="not for you", payload_bytes=1024)
@@ -94,7 +98,9 @@ async def shop(folder: Path, auth: str) -> AsyncIterator[Shop]:
         if auth == "token":
             await push(registry.url, REPOSITORY, shipped, "v1", headers=headers)
             await push(registry.url, REPOSITORY, unshipped, "v2", headers=headers)
-        facade = await stack.enter_async_context(facade_up(folder / "state"))
+        facade = await stack.enter_async_context(
+            facade_up(folder / "state", "--name", name, env={"FACADE_DEVICE__LISTEN": listen})
+        )
         host = str(registry.host)
         await facade.must(
             *("registry", "add", host, "--username", USER, "--password-stdin", "--insecure"),
