@@ -1,27 +1,26 @@
-"""The ceremonies that need offline keys: the first signing, and delegating to new fleets.
+"""The ceremonies of one machine that has all the offline keys: as `facade up` starts, and adds fleets.
 
-Guarantees: each can be run again after a crash and finishes (keys that were made are used, nothing is
-current before timestamp.json is written); private offline keys reach the disk encrypted only. Every
-other use of the repository works with the offline folder absent. Does not pin the root for anybody:
-the caller hands out the bytes that `initialise` returns.
+Guarantees: the same steps as with several holders (`holders`), and nothing left waiting: with too few
+keys at hand nothing changes. Can be run again after a crash and finishes, with the keys that were
+made. Does not pin the root for anybody: the caller hands out the bytes that `initialise` returns.
 """
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from securesystemslib.signer import CryptoSigner
-from tuf.api.metadata import Delegations, Root, Targets
-
 from facade.clock import Clock
 from facade.control.signing import layout
-from facade.control.signing.draft import Draft, check_own
+from facade.control.signing.changes import RoleKeys
+from facade.control.signing.holders import Ceremony
 from facade.control.signing.keys import OfflineKeys, OnlineKeys
-from facade.control.signing.repository import Current, MetadataRepository
+from facade.control.signing.outcome import delegate_command
+from facade.control.signing.repository import MetadataRepository
 from facade.device import parse_fleet
 from facade.errors import Conflict, Invalid
 from facade.secret import Secret
+
+__all__ = ["FleetDelegation", "Initialised", "delegate", "delegate_command", "initialise"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,31 +63,19 @@ def initialise(
     if not 1 <= root_threshold <= root_keys:
         raise Invalid("The root threshold must lie between 1 and the number of root keys.")
     names = [parse_fleet(fleet) for fleet in fleets]
-    files = MetadataRepository(repository, clock)
-    with files.lock():
-        if files.exists:
-            raise Conflict(f"{repository} holds a signed repository already.")
-        keys, offline_keys = OnlineKeys(online), OfflineKeys(offline, passphrase)
-        root_signers = offline_keys.make(layout.ROOT, root_keys)
-        targets_signers = offline_keys.make(layout.TARGETS, 1)
-        root = Root(consistent_snapshot=True)
-        for role, signers in (
-            (layout.ROOT, root_signers),
-            (layout.TARGETS, targets_signers),
-            (layout.SNAPSHOT, [keys.make(layout.SNAPSHOT)]),
-            (layout.TIMESTAMP, [keys.make(layout.TIMESTAMP)]),
-        ):
-            for signer in signers:
-                root.add_key(signer.public_key, role)
-        root.roles[layout.ROOT].threshold = root_threshold
-        draft = Draft(files, keys, clock, root=root, current=None)
-        draft.add_root(root_signers)
-        targets = Targets()
-        _delegate(draft, keys, targets, names)
-        draft.add_targets(targets, layout.TARGETS, targets_signers, root)
-        draft.publish()
+    offline_keys = OfflineKeys(offline, passphrase)
+    ceremony = Ceremony(repository, OnlineKeys(online), offline_keys, clock)
+    ceremony.check_new()  # before any key is made
+    counts = {layout.ROOT: (root_keys, root_threshold), layout.TARGETS: (1, 1)}
+    roles = {
+        role: RoleKeys([s.public_key for s in offline_keys.make(role, count)], threshold)
+        for role, (count, threshold) in counts.items()
+    }
+    proposal = ceremony.initialise(roles, names, {}).proposal
+    assert proposal is not None  # all keys are here
+    root = proposal.top
     return Initialised(
-        root=(files.metadata / layout.file_name(layout.ROOT, 1)).read_bytes(),
+        root=(ceremony.files.metadata / layout.file_name(layout.ROOT, 1)).read_bytes(),
         key_ids={name: tuple(role.keyids) for name, role in root.roles.items()},
         thresholds={name: role.threshold for name, role in root.roles.items()},
     )
@@ -108,34 +95,11 @@ def delegate(
     Returns the newly delegated ones. Raises Conflict when the targets key is not at hand, Denied
     for a wrong passphrase, Invalid for a bad fleet name.
     """
-    names = [parse_fleet(fleet) for fleet in fleets]
-    files = MetadataRepository(repository, clock)
-    keys = OnlineKeys(online)
-    with files.lock():
-        current = files.current()
-        new = [name for name in dict.fromkeys(names) if name not in current.fleets]
-        if not new:
-            return ()
-        signers = _targets_signers(current, offline, passphrase)
-        if not signers:
-            raise Conflict(
-                f"The targets key is not in {offline}. Run, where it is at hand: "
-                f"{delegate_command(repository, online, new)}"
-            )
-        check_own(layout.TARGETS, current.targets, signers)
-        draft = Draft(files, keys, clock, root=current.root.signed, current=current)
-        targets = current.targets.signed
-        _delegate(draft, keys, targets, new)
-        draft.add_targets(targets, layout.TARGETS, signers, current.root.signed)
-        draft.publish()
-    return tuple(new)
-
-
-def delegate_command(repository: Path, online: Path, fleets: Sequence[str]) -> str:
-    """The offline command that delegates to `fleets`, ready to be pasted."""
-    words = ["facade", "trust", "delegate", *fleets, "--repository", str(repository)]
-    words += ["--online-keys", str(online), "--offline-keys", "DIR", "--passphrase-file", "FILE"]
-    return shlex.join(words)
+    before = set(MetadataRepository(repository, clock).current().fleets)
+    new = tuple(name for name in dict.fromkeys(map(parse_fleet, fleets)) if name not in before)
+    keys = OfflineKeys(offline, passphrase)
+    ceremony = Ceremony(repository, OnlineKeys(online), keys, clock)
+    return new if ceremony.delegate(fleets, {}, wait=False).proposal is not None else ()
 
 
 class FleetDelegation:
@@ -191,23 +155,3 @@ class FleetDelegation:
         except OSError:
             return None
         return Secret(text.strip("\r\n")) if text.strip("\r\n") else None
-
-
-def _targets_signers(current: Current, offline: Path, passphrase: Secret) -> list[CryptoSigner]:
-    """The keys at hand that the root names for targets: an older one may lie beside it."""
-    named = current.root.signed.roles[layout.TARGETS].keyids
-    found = OfflineKeys(offline, passphrase).signers(layout.TARGETS)
-    return [signer for signer in found if signer.public_key.keyid in named]
-
-
-def _delegate(draft: Draft, keys: OnlineKeys, targets: Targets, fleets: Sequence[str]) -> None:
-    """Give each fleet a publisher key, a delegation, and a first role without targets."""
-    if targets.delegations is None:
-        targets.delegations = Delegations(keys={}, roles={})
-    roles = targets.delegations.roles
-    assert roles is not None  # we lay out named roles only, never succinct ones
-    for fleet in dict.fromkeys(fleets):
-        signer = keys.make(fleet)
-        roles[fleet] = layout.delegation(fleet, signer.public_key)
-        targets.add_key(signer.public_key, fleet)
-        draft.add_targets(Targets(), fleet, [signer], targets)

@@ -31,8 +31,9 @@ class Draft:
     Raises Integrity when the current snapshot or timestamp was not signed by our keys.
 
     Arguments:
-        root: names the keys of the top-level roles.
+        root: names the keys of the top-level roles, once this is published.
         current: what is published; None in the first ceremony.
+        lost: the former key of a role may be gone; then its last signature vouches for nothing.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class Draft:
         *,
         root: Root,
         current: Current | None,
+        lost: bool = False,
     ) -> None:
         self._repository = repository
         self._keys = keys
@@ -53,7 +55,11 @@ class Draft:
                 (layout.SNAPSHOT, current.snapshot),
                 (layout.TIMESTAMP, current.timestamp),
             ):
-                check_own(role, published, [keys.signer(role)])
+                if lost and not keys.has(role, current.root.signed.roles[role].keyids):
+                    continue
+                check_own(role, published, keys.signers(role) or [keys.signer(role)])
+        self._former = current.root.signed if current is not None else root
+        self._root_file: tuple[str, bytes] | None = None
         self._bump = 0 if current is None else 1
         self._snapshot = Snapshot(meta={}) if current is None else current.snapshot.signed
         self._timestamp = Timestamp() if current is None else current.timestamp.signed
@@ -61,11 +67,15 @@ class Draft:
         self.versions: dict[str, int] = {}
         """The new versions by role."""
 
-    def add_root(self, signers: Sequence[Signer]) -> None:
-        """Publish the root too, with the version that it has."""
-        self._files[layout.file_name(layout.ROOT, self._root.version)] = self._sign(
-            self._root, layout.ROOT, signers, self._root
-        )
+    def add_root(self, signed: Metadata[Root]) -> None:
+        """Publish this root too, which its holders have signed."""
+        name = layout.file_name(layout.ROOT, signed.signed.version)
+        self._root_file = (name, signed.to_bytes())
+        self.versions[layout.ROOT] = signed.signed.version
+
+    def add_top(self, signed: Metadata[Targets]) -> None:
+        """Publish this targets role, which its holders have signed. Raises Conflict."""
+        self._add(layout.TARGETS, signed.signed.version, signed.to_bytes())
 
     def add_targets(
         self, signed: Targets, role: str, signers: Sequence[Signer], delegator: Root | Targets
@@ -77,14 +87,17 @@ class Draft:
         """
         listed = self._snapshot.meta.get(f"{role}.json")
         signed.version = listed.version + 1 if listed else 1
-        data = self._sign(signed, role, signers, delegator)
+        self._add(role, signed.version, self._sign(signed, role, signers, delegator))
+
+    def _add(self, role: str, version: int, data: bytes) -> None:
         if len(data) > layout.MAX_ROLE_BYTES:
             raise Conflict(
                 f"The signed metadata of {role} would be {len(data)} bytes, more than devices "
                 f"read ({layout.MAX_ROLE_BYTES}). Withdraw artifacts that are no longer needed."
             )
-        self._files[layout.file_name(role, signed.version)] = data
-        self._snapshot.meta[f"{role}.json"] = MetaFile.from_data(signed.version, data, ["sha256"])
+        self._files[layout.file_name(role, version)] = data
+        self._snapshot.meta[f"{role}.json"] = MetaFile.from_data(version, data, ["sha256"])
+        self.versions[role] = version
 
     def publish(self, *, renew_snapshot: bool = True) -> None:
         """Sign snapshot and timestamp, write everything, remove what is long superseded.
@@ -99,14 +112,27 @@ class Draft:
             meta = MetaFile.from_data(self._snapshot.version, data, ["sha256"])
             self._timestamp.snapshot_meta = meta
         self._timestamp.version += self._bump
-        self._repository.publish(self._files, self._sign_online(self._timestamp, layout.TIMESTAMP))
+        timestamp = self._sign_online(self._timestamp, layout.TIMESTAMP)
+        if self._root_file is None:
+            self._repository.publish(self._files, timestamp)
+        else:
+            self._repository.publish_root(self._files, timestamp, self._root_file)
         try:
             self._repository.clean()
         except FacadeError as error:  # published all the same: old files do no harm
             log.warning("metadata_clean_failed", error=error.message)
 
     def _sign_online(self, signed: _T, role: str) -> bytes:
-        return self._sign(signed, role, [self._keys.signer(role)], self._root)
+        """Sign with the named key, and with the one that it follows.
+
+        So a client that has not seen the new root yet is content too, at every instant.
+        """
+        named, former = (root.roles[role].keyids for root in (self._root, self._former))
+        signers = [self._keys.signer(role, named)]
+        if former != named:
+            leaving = set(former) - set(named)
+            signers += [s for s in self._keys.signers(role) if s.public_key.keyid in leaving]
+        return self._sign(signed, role, signers, self._root)
 
     def _sign(
         self, signed: _T, role: str, signers: Sequence[Signer], delegator: Root | Targets

@@ -1,13 +1,16 @@
-"""Private signing keys as PEM files: the online ones in the clear and 0600, the offline ones encrypted.
+"""Private signing keys: the online ones as PEM in the clear or as a signer's URI, the offline ones encrypted.
 
 Guarantees: a key is read only from a file that nobody else may read, and is an Ed25519 or ECDSA key;
-what is written is PKCS#8 PEM with mode 0600, whole or not at all. No message holds key material.
-Does not guarantee that a key is the one that the metadata names: the publisher checks that.
+what is written is PKCS#8 PEM with mode 0600, whole or not at all; a key that is asked for by the
+metadata's key ids is one of these or none. No message holds key material. Does not make a key that
+was once retired usable again: `add` always makes a new one.
 """
 
+import json
 import stat
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
@@ -18,21 +21,28 @@ from cryptography.hazmat.primitives.serialization import (
     NoEncryption,
     PrivateFormat,
     load_pem_private_key,
+    load_pem_public_key,
 )
-from securesystemslib.signer import CryptoSigner
+from securesystemslib.signer import CryptoSigner, Key, Signer, SSlibKey
 
 from facade.control.signing.files import make_folder, sync_folder, write_file
 from facade.control.signing.layout import OFFLINE
-from facade.errors import Conflict, Denied, Invalid, Unavailable
+from facade.control.signing.uris import file_path, open_uri
+from facade.errors import Conflict, Denied, FacadeError, Invalid, Unavailable
 from facade.secret import Secret
 
 Algorithm = Literal["ed25519", "ecdsa"]
+Passphrase = Secret | Callable[[], Secret]
+"""A passphrase, or how to ask for it: nobody is asked when there is no key to open."""
 MAX_KEY_BYTES = 16 * 1024
 _KEY_ID_CHARS = 16
 
 
 class OnlineKeys:
-    """The keys that the control plane signs with by itself: `<role>.pem` in one folder.
+    """The keys that the control plane signs with by itself, in one folder.
+
+    A role's first key is `<role>.pem`; one that is to follow it is `<role>@<start of key id>.pem`,
+    or `….json` for a key that lies elsewhere and is used through its URI. ("@" is in no role's name.)
 
     Arguments:
         folder: where they are; made when the first key is.
@@ -43,29 +53,111 @@ class OnlineKeys:
         self.folder = folder
         self._algorithm = algorithm
 
-    def has(self, role: str) -> bool:
-        """Whether the key of `role` is here."""
-        return self._path(role).is_file()
+    def has(self, role: str, key_ids: Collection[str] | None = None) -> bool:
+        """Whether a key of `role` is here that can be read and is one of `key_ids`."""
+        for path in self._paths(role):
+            try:
+                if key_ids is None or self._open(path).public_key.keyid in key_ids:
+                    return True
+            except FacadeError:
+                continue
+        return False
 
-    def signer(self, role: str) -> CryptoSigner:
+    def signers(self, role: str) -> list[Signer]:
+        """Every key of `role` that is here. Raises Invalid when a file is not fit to be used."""
+        return [self._open(path) for path in self._paths(role)]
+
+    def signer(self, role: str, key_ids: Collection[str] | None = None) -> Signer:
         """The signer of `role`, read afresh: a rotated key is used at once.
+
+        Arguments:
+            key_ids: those that the metadata names; None = whichever key is here.
 
         Raises Conflict when it is not here, Invalid when its file is not fit to be used.
         """
-        if not self.has(role):
-            raise Conflict(f"The online key of the role {role} is not in {self.folder}.")
-        return read_key(self._path(role))
+        for signer in self.signers(role):
+            if key_ids is None or signer.public_key.keyid in key_ids:
+                return signer
+        raise Conflict(f"The online key of the role {role} is not in {self.folder}.")
 
-    def make(self, role: str) -> CryptoSigner:
-        """The signer of `role`, with a new key if there is none yet (as after a crash)."""
-        if self.has(role):
-            return self.signer(role)
+    def make(self, role: str) -> Signer:
+        """The signer of `role`, with a new key if there is none yet (as after a crash).
+
+        For a first ceremony only: later, what lies here may be a key that was revoked.
+        """
+        return self.signer(role) if self.has(role) else self.add(role)
+
+    def add(self, role: str) -> Signer:
+        """A new key of `role`, beside those that are here."""
         signer = new_key(self._algorithm)
-        write_key(self._path(role), signer)
+        path = self.folder / f"{role}.pem"
+        if path.exists():
+            path = self._beside(role, signer.public_key.keyid, "pem")
+        write_key(path, signer)
         return signer
 
-    def _path(self, role: str) -> Path:
-        return self.folder / f"{role}.pem"
+    def adopt(self, role: str, uri: str, public: Key) -> Signer:
+        """Use a key that lies elsewhere: on a disk, in an HSM, a KMS, a vault.
+
+        Arguments:
+            uri: like `awskms:alias/facade`; see `signing.uris`.
+
+        Raises Invalid for an unknown kind of URI, Conflict when it cannot be opened.
+        """
+        signer = self._from_uri(uri, public)
+        content = {"uri": uri, "keyid": public.keyid, "key": public.to_dict()}
+        make_folder(self.folder, 0o700)
+        path = self._beside(role, public.keyid, "json")
+        write_file(path, json.dumps(content, indent=1).encode(), mode=0o600)
+        sync_folder(self.folder)
+        return signer
+
+    def retire(self, role: str, keep: Collection[str]) -> list[Path]:
+        """Remove every key of `role` but those with a key id in `keep`; gives what was removed."""
+        removed = []
+        for path in self._paths(role):
+            if self._open(path).public_key.keyid not in keep:
+                try:
+                    path.unlink()
+                except OSError as error:
+                    raise Unavailable(f"{path} cannot be removed: {error.strerror}.") from error
+                removed.append(path)
+        return removed
+
+    def _paths(self, role: str) -> list[Path]:
+        first = self.folder / f"{role}.pem"
+        others = (self.folder.glob(f"{role}@*.{kind}") for kind in ("pem", "json"))
+        return [
+            *([first] if first.is_file() else []),
+            *sorted(p for found in others for p in found),
+        ]
+
+    def _beside(self, role: str, key_id: str, kind: str) -> Path:
+        return self.folder / f"{role}@{key_id[:_KEY_ID_CHARS]}.{kind}"
+
+    def _open(self, path: Path) -> Signer:
+        if path.suffix == ".pem":
+            return read_key(path)
+        try:
+            content = json.loads(_read(path))
+            public = Key.from_dict(content["keyid"], content["key"])
+            uri = str(content["uri"])
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise Invalid(f"{path} does not say which key to use.") from error
+        return self._from_uri(uri, public)
+
+    def _from_uri(self, uri: str, public: Key) -> Signer:
+        path = file_path(uri)
+        if path is None:
+            return open_uri(uri, public, self._pin)
+        signer = read_key(path)
+        if signer.public_key.keyid != public.keyid:
+            raise Conflict(f"{path} does not hold the private part of the key {public.keyid}.")
+        return signer
+
+    def _pin(self, name: str) -> str:
+        """A service has nobody to ask: what a token wants to know lies in a private file."""
+        return _read(self.folder / "pin").decode().strip("\r\n")
 
 
 class OfflineKeys:
@@ -77,33 +169,47 @@ class OfflineKeys:
     """
 
     def __init__(
-        self, folder: Path, passphrase: Secret, *, algorithm: Algorithm = "ed25519"
+        self, folder: Path, passphrase: Passphrase, *, algorithm: Algorithm = "ed25519"
     ) -> None:
         self.folder = folder
         self._passphrase = passphrase
         self._algorithm = algorithm
 
-    def signers(self, role: str) -> list[CryptoSigner]:
-        """Every key of `role` in the folder.
+    def signers(self, role: str, key_ids: Collection[str] | None = None) -> list[CryptoSigner]:
+        """Every key of `role` in the folder, or those of them with one of these ids.
 
         Raises Denied when the passphrase does not open one, Invalid when a file is unfit.
         """
-        return [read_key(path, self._passphrase) for path in self._paths(role)]
+        names = None if key_ids is None else {offline_key_name(role, key) for key in key_ids}
+        found = [
+            read_key(path, self._secret())
+            for path in sorted(self.folder.glob(f"{role}-*.pem"))
+            if names is None or path.name in names
+        ]
+        return [s for s in found if key_ids is None or s.public_key.keyid in key_ids]
 
     def make(self, role: str, count: int) -> list[CryptoSigner]:
         """`count` keys of `role`: those that are here (as after a crash), and new ones."""
-        if not self._passphrase:
-            raise Invalid("The offline keys need a passphrase that is not empty.")
+        self._secret(new=True)
         signers = self.signers(role)
-        while len(signers) < count:
-            signer = new_key(self._algorithm)
-            path = self.folder / offline_key_name(role, signer.public_key.keyid)
-            write_key(path, signer, self._passphrase)
-            signers.append(signer)
-        return signers[:count]
+        return [*signers, *self.add(role, max(0, count - len(signers)))][:count]
 
-    def _paths(self, role: str) -> list[Path]:
-        return sorted(self.folder.glob(f"{role}-*.pem"))
+    def add(self, role: str, count: int) -> list[CryptoSigner]:
+        """`count` new keys of `role`. Raises Invalid without a passphrase."""
+        passphrase = self._secret(new=True)
+        made = [new_key(self._algorithm) for _ in range(count)]
+        for signer in made:
+            write_key(
+                self.folder / offline_key_name(role, signer.public_key.keyid), signer, passphrase
+            )
+        return made
+
+    def _secret(self, *, new: bool = False) -> Secret:
+        if not isinstance(self._passphrase, Secret):
+            self._passphrase = self._passphrase()
+        if new and not self._passphrase:
+            raise Invalid("The offline keys need a passphrase that is not empty.")
+        return self._passphrase
 
 
 def offline_key_name(role: str, key_id: str) -> str:
@@ -126,17 +232,10 @@ def read_key(path: Path, passphrase: Secret | None = None) -> CryptoSigner:
     Raises Invalid when others may read the file or it holds no Ed25519 or ECDSA key, Denied when
     the passphrase is wrong, Unavailable when it cannot be read.
     """
-    try:
-        mode = path.stat().st_mode
-        with path.open("rb") as file:
-            pem = file.read(MAX_KEY_BYTES + 1)
-    except OSError as error:
-        raise Unavailable(f"The key {path} cannot be read: {error.strerror}.") from error
-    if stat.S_IMODE(mode) & 0o077:
-        raise Invalid(f"Others may read the key {path}. Run: chmod 600 {path}")
+    pem = _read(path)
     password = passphrase.reveal().encode() if passphrase else None
     try:
-        private = load_pem_private_key(pem[:MAX_KEY_BYTES], password)
+        private = load_pem_private_key(pem, password)
     except TypeError as error:  # encrypted and no passphrase, or the other way round
         raise Invalid(
             f"The key {path} is encrypted where it must not be, or not where it must."
@@ -163,3 +262,25 @@ def write_key(path: Path, signer: CryptoSigner, passphrase: Secret | None = None
     make_folder(path.parent, 0o700)
     write_file(path, pem, mode=0o600)
     sync_folder(path.parent)
+
+
+def public_key_of_pem(pem: bytes) -> SSlibKey:
+    """The public key in PEM form, with the signature scheme that is usual for its kind. Raises Invalid."""
+    try:
+        key: Any = load_pem_public_key(pem[:MAX_KEY_BYTES])
+        return SSlibKey.from_crypto(key)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise Invalid("That is no public key that TUF clients verify with.") from error
+
+
+def _read(path: Path) -> bytes:
+    """A private file's content, at most `MAX_KEY_BYTES` of it."""
+    try:
+        mode = path.stat().st_mode
+        with path.open("rb") as file:
+            content = file.read(MAX_KEY_BYTES)
+    except OSError as error:
+        raise Unavailable(f"The key {path} cannot be read: {error.strerror}.") from error
+    if stat.S_IMODE(mode) & 0o077:
+        raise Invalid(f"Others may read the key {path}. Run: chmod 600 {path}")
+    return content

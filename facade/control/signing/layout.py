@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from tuf.api.metadata import DelegatedRole, Key, TargetFile, Targets
 
 from facade.clock import Clock, utc
+from facade.device import parse_fleet
 from facade.errors import Invalid
 from facade.target import SignedTarget
 
@@ -28,6 +29,9 @@ MAX_ROLE_BYTES = 4_900_000
 """Serialized bytes of one role: a stock client reads at most 5,000,000 (tuf's UpdaterConfig)."""
 RETENTION_SECONDS = 24 * 3600
 """How long a superseded file stays, for clients in the middle of a refresh."""
+
+REVOKED = "x-facade-revoked-keys"
+"""Where the signed targets role lists the fleets' former keys, so that none comes back by name."""
 
 _FILE_NAME = re.compile(r"([1-9][0-9]{0,17})\.(.+)\.json", re.ASCII)
 
@@ -66,6 +70,40 @@ def delegated_fleets(targets: Targets) -> tuple[str, ...]:
     """The fleets that `targets` delegates to, in order of their names."""
     roles = targets.delegations.roles if targets.delegations else None
     return tuple(sorted(roles or ()))
+
+
+def revoked_keys(targets: Targets) -> tuple[str, ...]:
+    """Key ids that once were some fleet's and no longer are."""
+    listed = targets.unrecognized_fields.get(REVOKED, [])
+    return tuple(str(key_id) for key_id in listed) if isinstance(listed, list) else ()
+
+
+def delegated_keys(targets: Targets, fleet: str) -> frozenset[str]:
+    """The key ids that sign for `fleet`; none when there is no such fleet."""
+    roles = targets.delegations.roles if targets.delegations else None
+    role = (roles or {}).get(fleet)
+    return frozenset(role.keyids) if role else frozenset()
+
+
+def check_delegations(targets: Targets) -> None:
+    """That every delegation is laid out as ours are. Raises Invalid, saying which is not.
+
+    A holder is asked to sign what another machine prepared: it must not be able to slip in more
+    than a fleet's own names.
+    """
+    if targets.targets:
+        raise Invalid("The targets role signs artifacts itself; it may only delegate to fleets.")
+    delegations = targets.delegations
+    if delegations is None:
+        return
+    if delegations.roles is None:
+        raise Invalid("The targets role delegates to hash bins; fleets are delegated by name.")
+    for name, role in delegations.roles.items():
+        parse_fleet(name)
+        if role.paths != [f"{name}/*/*"] or not role.terminating or role.threshold < 1:
+            raise Invalid(f"The delegation to {name} is not for {name}/*/* alone, terminating.")
+        if role.threshold > len(set(role.keyids) & delegations.keys.keys()):
+            raise Invalid(f"The delegation to {name} can be signed by nobody.")
 
 
 def target_file(target: SignedTarget) -> TargetFile:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
+from securesystemslib.signer import Signer
 from tuf.api.metadata import Metadata, Targets
 
 from facade.clock import Clock, utc
@@ -84,7 +85,7 @@ class Publisher:
         with self._repository.lock():
             current = self._repository.current()
             role = self._fleet_role(current, fleet)
-            check_own(fleet, role, [self._keys.signer(fleet)])
+            check_own(fleet, role, self._own(fleet))
             added, unchanged = _merge(role.signed, fleet, add, remove)
             if not added and not remove:
                 return PublishResult(unchanged=unchanged)
@@ -111,7 +112,7 @@ class Publisher:
                 return False
             draft = self._draft(current)
             for fleet, role in due:
-                check_own(fleet, role, [self._keys.signer(fleet)])
+                check_own(fleet, role, self._own(fleet))
                 self._sign_fleet(draft, current, fleet, role)
             draft.publish(renew_snapshot=snapshot_due or bool(due))
             return True
@@ -133,8 +134,15 @@ class Publisher:
     def _sign_fleet(
         self, draft: Draft, current: Current, fleet: str, role: Metadata[Targets]
     ) -> None:
-        signer = self._keys.signer(fleet)
+        signer = self._signer(current, fleet)
         draft.add_targets(role.signed, fleet, [signer], current.targets.signed)
+
+    def _own(self, fleet: str) -> list[Signer]:
+        return self._keys.signers(fleet) or [self._keys.signer(fleet)]
+
+    def _signer(self, current: Current, fleet: str) -> Signer:
+        named = layout.delegated_keys(current.targets.signed, fleet)
+        return self._keys.signer(fleet, named)
 
 
 def _merge(

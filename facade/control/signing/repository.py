@@ -2,11 +2,13 @@
 
 Guarantees: whoever reads timestamp.json finds every file that it leads to, whatever a writer is doing
 or whenever one died: new files are written and flushed first, timestamp.json last, each by rename.
-One writer at a time, over threads and processes (`lock`). What `current` gives was verified from the
-newest root down (signatures, lengths, hashes, not expiry). Does not pin a root: clients do.
+A change of the root, whose file clients look for first, is written down whole before it begins, and
+whoever takes the lock next finishes what a dead writer began. One writer at a time, over threads
+and processes (`lock`). What `current` gives was verified from the newest root down (signatures, lengths, hashes, not expiry). Does not pin a root: clients do.
 """
 
 import fcntl
+import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -27,6 +29,9 @@ from facade.control.signing.files import (
     write_file,
 )
 from facade.errors import Conflict, Integrity, Unavailable
+
+JOURNAL = "publishing.json"
+"""Where a change of the root is written down before it begins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +77,7 @@ class MetadataRepository:
             raise Unavailable(f"{self.folder} cannot be locked: {error.strerror}.") from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
+            self._finish()
             yield
         finally:
             os.close(descriptor)
@@ -122,6 +128,59 @@ class MetadataRepository:
         sync_folder(self.metadata)
         write_file(self.metadata / "timestamp.json", timestamp, mtime=self._clock.time())
         sync_folder(self.metadata)
+
+    def publish_root(
+        self, files: Mapping[str, bytes], timestamp: bytes, root: tuple[str, bytes]
+    ) -> None:
+        """Make new metadata current, with a new root. The caller holds the lock.
+
+        Where there is a root already the new one comes last: until then clients verify with the
+        old one, for which everything was signed too, if its keys are still there.
+
+        Arguments:
+            root: its file name and bytes.
+
+        Raises Unavailable when the disk refuses; then all or nothing of it was done once the lock
+        is taken again.
+        """
+        steps = {**files, f"{layout.TIMESTAMP}.json": timestamp}
+        steps = {**steps, root[0]: root[1]} if self.exists else {root[0]: root[1], **steps}
+        journal = {name: data.decode() for name, data in steps.items()}
+        write_file(self.folder / JOURNAL, json.dumps(journal).encode())
+        sync_folder(self.folder)
+        self._finish()
+
+    def _finish(self) -> None:
+        """Carry out what is written down, if anything is. Needs the lock."""
+        path = self.folder / JOURNAL
+        try:
+            steps = json.loads(path.read_bytes())
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError) as error:
+            raise Unavailable(f"{path} cannot be read.") from error
+        for name, text in steps.items():
+            if name != "timestamp.json" and not layout.parse_file_name(name):
+                raise Integrity(f"{path} names {name!r}, which is no metadata file.")
+            write_file(self.metadata / name, text.encode(), mtime=self._clock.time())
+            sync_folder(self.metadata)  # so that they appear in this order, after a crash too
+        try:
+            path.unlink()
+        except OSError as error:
+            raise Unavailable(f"{path} cannot be removed: {error.strerror}.") from error
+        sync_folder(self.folder)
+
+    def key_ids_ever(self) -> frozenset[str]:
+        """Every key that any root named, or that was revoked from a fleet. Raises Integrity."""
+        if not self.exists:
+            return frozenset()
+        current = self.current()
+        ids = set(layout.revoked_keys(current.targets.signed))
+        for version in range(1, current.root.signed.version + 1):
+            data = self._read(layout.file_name(layout.ROOT, version))
+            with _wrapped("root"):
+                ids |= Metadata[Root].from_bytes(data).signed.keys.keys()
+        return frozenset(ids)
 
     def clean(self) -> list[str]:
         """Remove what was superseded 24 h ago, and what dead writers left. Needs the lock.

@@ -12,7 +12,10 @@ from tuf.api.metadata import Role, Signed
 from facade.clock import Clock
 from facade.control.signing import layout
 from facade.control.signing.keys import OnlineKeys, offline_key_name
-from facade.control.signing.repository import MetadataRepository
+from facade.control.signing.pending import Pending
+from facade.control.signing.publication import is_published
+from facade.control.signing.repository import Current, MetadataRepository
+from facade.errors import FacadeError
 
 OFFLINE_WARNING = timedelta(days=60)
 """How long before its end an offline role is warned about: it takes a ceremony to renew."""
@@ -45,6 +48,8 @@ class TrustStatus:
     """Every role, top-level ones first, then the fleets."""
 
     roles: tuple[RoleStatus, ...]
+    waiting: str = ""
+    """Which change waits for whose signatures, in one sentence."""
 
     @property
     def offline_keys_at_hand(self) -> bool:
@@ -57,7 +62,7 @@ class TrustStatus:
         Arguments:
             now: Unix seconds.
         """
-        lines = []
+        lines = [self.waiting] if self.waiting else []
         for role in self.roles:
             days = int((role.expires - now) // 86_400)
             if role.expires <= now:
@@ -90,7 +95,7 @@ def trust_status(
                 for key_id in role.keyids
             )
         else:
-            at_hand = int(online.has(name))
+            at_hand = int(online.has(name, role.keyids))
         return RoleStatus(
             name=name,
             version=signed.version,
@@ -114,4 +119,15 @@ def trust_status(
         signed = files.fleet(current, fleet).signed
         role = delegator.get_delegated_role(fleet)
         roles.append(status(fleet, signed, role, len(signed.targets)))
-    return TrustStatus(tuple(roles))
+    return TrustStatus(tuple(roles), _waiting(repository, current))
+
+
+def _waiting(repository: Path, current: Current) -> str:
+    try:
+        proposal = Pending(repository).load()
+    except FacadeError as error:
+        return f"The change that waits for signatures cannot be read: {error.message}"
+    if proposal is None or is_published(proposal, current):
+        return ""
+    missing = "; ".join(str(need) for need in proposal.needs() if need.missing)
+    return f"A change waits for signatures ({proposal.purpose}): {missing}."
