@@ -152,9 +152,15 @@ class CachePort(Protocol):
         ...
 
     async def warm(
-        self, connection: Connection, repository: Repository, digest: Digest, size: int
+        self,
+        connection: Connection,
+        repository: Repository,
+        digest: Digest,
+        size: int,
+        *,
+        fetch: bool = True,
     ) -> WarmResult:
-        """Fetch one blob into the cache, verified."""
+        """Fetch one blob into the cache, verified; without `fetch`, only say whether it is there."""
         ...
 
     async def verify(self) -> tuple[int, int]:

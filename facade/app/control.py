@@ -192,6 +192,7 @@ async def control_wing(
                     manifests=manifests,
                     records=records,
                     pulls=pulls,
+                    cache=cache,
                 ),
                 fleets=Fleets(
                     FleetDelegation(

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from facade.cli.client import LONG_SECONDS, Api, ApiError, segment
+from facade.cli.client import LONG_SECONDS, ApiError, segment
 from facade.cli.names import Image, parse_image
 from facade.cli.output import clean, document, done, line, note, pending, show, size, table
 from facade.cli.progress import Progress
@@ -91,6 +91,12 @@ def import_(
             (_row(result) for result in body["results"]),
         )
     pending(session, body)
+    if cold := sum(result.get("warmed") is False for result in body["results"]):
+        note(
+            session,
+            f"facade: {cold} of {len(body['results'])} are signed but not wholly in the cache; "
+            "try: facade artifact warm TARGET",
+        )
     failed = sum(result["status"] == "failed" for result in body["results"])
     if failed:
         note(session, f"facade: {failed} of {len(body['results'])} failed.")
@@ -208,7 +214,13 @@ def verify(
         for problem in answer["problems"]:
             line(session, clean(f"{problem['digest']}: {problem['problem']}"))
         verdict = "all there and unchanged" if answer["ok"] else "NOT whole"
-        line(session, f"{clean(answer['target'])}: {verdict} ({answer['checked']} objects checked)")
+        cached = (
+            f"; {answer['cached']} of {answer['blobs']} blobs cached" if "cached" in answer else ""
+        )
+        line(
+            session,
+            f"{clean(answer['target'])}: {verdict} ({answer['checked']} objects checked{cached})",
+        )
     if not answer["ok"]:
         raise typer.Exit(1)
 
@@ -234,18 +246,15 @@ def warm(
 ) -> None:
     """Fetch an artifact's blobs into the cache, verified."""
     session = session_of(ctx)
-    answer = warm_target(session.api(), target)
+    path = _path(target)
+    with Progress(session, 1, "warming") as progress:
+        answer = session.api().stream(f"{path}/warm", None, progress.event)
     if session.as_json:
         document(session, answer)
     else:
         print_warmed(session, answer)
     if not answer["ok"]:
         raise typer.Exit(1)
-
-
-def warm_target(api: Api, target: str) -> dict[str, Any]:
-    """Ask the server to warm one artifact. Raises ApiError, Unavailable, Usage."""
-    return api.post(f"{_path(target)}/warm", seconds=LONG_SECONDS)
 
 
 def print_warmed(session: Session, answer: dict[str, Any]) -> None:

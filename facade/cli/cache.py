@@ -4,10 +4,13 @@ from typing import Annotated
 
 import typer
 
-from facade.cli.artifact import print_warmed, warm_target
+from facade.cli.artifact import print_warmed
 from facade.cli.client import LONG_SECONDS
-from facade.cli.output import document, done, line, show, size
+from facade.cli.output import clean, document, done, line, show, size
+from facade.cli.progress import Progress
 from facade.cli.session import AsJson, State, example, session_of
+from facade.cli.usage import argument
+from facade.target import parse_artifact_path
 
 
 def build() -> typer.Typer:
@@ -58,15 +61,18 @@ def warm(
 ) -> None:
     """Fetch artifacts into the cache, verified."""
     session = session_of(ctx)
-    api = session.api()
-    answers = [warm_target(api, target) for target in targets]
+    paths = [argument(parse_artifact_path, target) for target in targets]
+    body = {"targets": ["/".join(path) for path in paths]}
+    with Progress(session, len(paths), "warming") as progress:
+        answer = session.api().stream("/cache/warm", body, progress.event)
+    answers = answer["items"]
     if session.as_json:
-        document(session, {"items": answers, "total": len(answers)})
+        document(session, answer)
     else:
-        for answer in answers:
-            line(session, answer["target"])
-            print_warmed(session, answer)
-    if not all(answer["ok"] for answer in answers):
+        for each in answers:
+            line(session, clean(each["target"]))
+            print_warmed(session, each)
+    if not answer["ok"]:
         raise typer.Exit(1)
 
 

@@ -105,7 +105,7 @@ class Api:
     def stream(
         self,
         path: str,
-        body: Mapping[str, Any],
+        body: Mapping[str, Any] | None,
         progress: Callable[[dict[str, Any]], None],
     ) -> dict[str, Any]:
         """POST with server-sent events: each `progress` is passed on, the `result` returned.

@@ -1,4 +1,4 @@
-"""How far an import is: a bar on a terminal, a line per tag in a pipe, both on stderr.
+"""How far long work is: a bar on a terminal, a line per tag in a pipe, both on stderr.
 
 Guarantees: prints nothing on stdout; survives events it does not know (a newer server).
 """
@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bar
     from rich.progress import TaskID
 
-AFTER_THE_WALK = frozenset({"keeping", "warming"})
+WARMING = "warming"
+AFTER_THE_WALK = frozenset({"keeping", WARMING})
 """Steps of an import that come once its image was walked and checked."""
 
 
@@ -21,12 +22,14 @@ class Progress:
     """Shows the API's `progress` events.
 
     Arguments:
-        total: tags in all.
+        total: tags (or artifacts) in all.
+        doing: what is done to them.
     """
 
-    def __init__(self, session: Session, total: int) -> None:
+    def __init__(self, session: Session, total: int, doing: str = "importing") -> None:
         self._session = session
         self._total = total
+        self._doing = doing
         self._done = 0  # tags of the batches that ended
         self._checked: set[str] = set()  # tags of this batch whose image was walked
         self._bar: Bar | None = None
@@ -45,7 +48,7 @@ class Progress:
                 console=Console(file=self._session.stderr),
                 transient=True,
             )
-            self._task = self._bar.add_task("importing", total=self._total)
+            self._task = self._bar.add_task(self._doing, total=self._total)
             self._bar.start()
         return self
 
@@ -70,13 +73,22 @@ class Progress:
             self._bar.update(
                 self._task,
                 completed=self._done + len(self._checked),
-                description=f"{tag} {clean(status or event.get('step', ''))}",
+                description=f"{tag} {clean(status or event.get('step', ''))}{_blobs(event)}",
             )
         elif status:
             error = f": {clean(event['error'])}" if event.get("error") else ""
             note(self._session, f"{tag} {clean(status)}{error}")
 
+        elif event.get("step") == WARMING and event.get("done") == event.get("total"):
+            note(self._session, f"{tag} warmed{_blobs(event)}")
+
     def finished(self, tags: int) -> None:
         """A batch of `tags` ended."""
         self._done += tags
         self._checked = set()
+
+
+def _blobs(event: dict[str, Any]) -> str:
+    """How many blobs of a tag are in the cache so far."""
+    done, total = event.get("done"), event.get("total")
+    return "" if done is None or total is None else f" {clean(done)}/{clean(total)} blobs"

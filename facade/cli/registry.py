@@ -10,7 +10,7 @@ import typer
 
 from facade.cli.client import segment
 from facade.cli.names import parse_repository
-from facade.cli.output import document, done, note, show, table
+from facade.cli.output import clean, document, done, note, show, table
 from facade.cli.registry_options import (
     Anonymous,
     AuthHost,
@@ -228,9 +228,12 @@ def tags(
         document(session, answer)
     else:
         table(session, ("TAG",), ((item["name"],) for item in answer["tags"]), empty="No tags.")
+    if answer["hidden"] and not session.as_json:
+        note(session, f"{answer['hidden']} tags of signatures and the like hidden; see --all.")
     if answer["clipped"]:
         note(
             session,
-            f"facade: clipped after {answer['pages']} pages: the repository has more tags; "
-            "narrow it with --match or import by name.",
+            f"facade: clipped after {answer['read']} tags in {answer['pages']} pages, at "
+            f"{clean(answer.get('last'))} in the registry's own order: the repository has more. Tags "
+            "that are not listed can be imported by name all the same.",
         )

@@ -35,6 +35,12 @@ class Content(Protocol):
         """Bring it in; returns whether it is there now."""
         ...
 
+    async def holds(
+        self, connection: Connection, repository: Repository, digest: Digest, /
+    ) -> bool:
+        """Whether it is there for that repository. Asks nobody."""
+        ...
+
 
 class BlobSources(Protocol):
     """`pulls.sources.Sources`."""
@@ -100,9 +106,18 @@ class InProcessCachePort:
         return await self._keeper.status()
 
     async def warm(
-        self, connection: Connection, repository: Repository, digest: Digest, size: int
+        self,
+        connection: Connection,
+        repository: Repository,
+        digest: Digest,
+        size: int,
+        *,
+        fetch: bool = True,
     ) -> WarmResult:
         """Fetch one blob into the cache, verified; a failure is told, not raised."""
+        if not fetch:
+            cached = await self._content.holds(connection, repository, digest)
+            return WarmResult(digest, size if cached else 0, cached=cached)
         source = self._sources.blob(connection, repository, digest)
         try:
             cached = await self._content.fetch(connection, repository, digest, size, source)

@@ -27,6 +27,19 @@ class FoundTags:
     tags: Sequence[str]
     clipped: bool = False
     pages: int = 1
+    hidden: int = 0
+    read: int = 2
+    last: str | None = "v2"
+
+
+@dataclass(frozen=True)
+class FoundPlatform:
+    """A PlatformSummary."""
+
+    platform: str = "linux/arm64"
+    digest: Digest = DIGEST
+    size: int = 8
+    total_bytes: int | None = 4096
 
 
 @dataclass(frozen=True)
@@ -36,7 +49,7 @@ class FoundManifest:
     digest: Digest = DIGEST
     media_type: str = "application/vnd.oci.image.index.v1+json"
     size: int = 8
-    platforms: Sequence[tuple[str, Digest, int]] = (("linux/arm64", DIGEST, 8),)
+    platforms: Sequence[FoundPlatform] = (FoundPlatform(),)
     total_bytes: int | None = None
     created: str | None = None
     annotations: Mapping[str, str] = field(default_factory=dict)
@@ -71,6 +84,7 @@ class Outcome:
     digest: Digest | None = None
     target: str | None = None
     error: str | None = None
+    warmed: bool | None = None
 
 
 @dataclass
@@ -151,7 +165,8 @@ class Verified:
     """A Verification."""
 
     checked: int = 3
-    cached: int | None = 3
+    blobs: int = 2
+    cached: int | None = 2
     problems: Sequence[tuple[str, str]] = ()
 
 

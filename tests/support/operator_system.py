@@ -114,7 +114,13 @@ class FakeCache:
         return CacheStatus(objects=2, bytes=10, max_bytes=None, in_flight=0, quarantined=0)
 
     async def warm(
-        self, connection: Connection, repository: Repository, digest: Digest, size: int
+        self,
+        connection: Connection,
+        repository: Repository,
+        digest: Digest,
+        size: int,
+        *,
+        fetch: bool = True,
     ) -> WarmResult:
         return WarmResult(digest, size, cached=True)
 

@@ -6,7 +6,7 @@ metadata when `withdraw` returns; devices lose it when the serving side has the 
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -28,6 +28,7 @@ from facade.oci.reference import Repository, Tag
 from facade.reasons import Reason
 from facade.target import SignedTarget
 from facade.upstream.connection import Connection
+from facade.wings import CachePort
 
 
 class PullCount(Protocol):
@@ -67,12 +68,13 @@ class Verification:
     """What a second walk found.
 
     Arguments:
-        checked: manifests and blobs that were looked at.
-        cached: how many are in the cache; None = not known here.
+        checked: manifests and blobs that were looked at; `blobs` of them are blobs.
+        cached: how many of the blobs are in the cache; None = there is no cache to ask.
         problems: (digest, sentence).
     """
 
     checked: int
+    blobs: int
     problems: Sequence[Problem] = ()
     cached: int | None = None
 
@@ -87,7 +89,11 @@ class _Kept:
 
 
 class Artifacts:
-    """See the module."""
+    """See the module.
+
+    Arguments:
+        cache: asked what it holds; None = there is none.
+    """
 
     def __init__(
         self,
@@ -98,6 +104,7 @@ class Artifacts:
         manifests: ManifestStore,
         records: Records,
         pulls: Pulls,
+        cache: CachePort | None = None,
     ) -> None:
         self._connections = connections
         self._registry = registry
@@ -105,6 +112,7 @@ class Artifacts:
         self._manifests = manifests
         self._records = records
         self._pulls = pulls
+        self._cache = cache
 
     async def list(
         self,
@@ -155,7 +163,7 @@ class Artifacts:
         target = await self._target(fleet, name, version)
         connection = self._connections.get(target.registry).connection
         gate, seen = asyncio.Semaphore(PARALLEL), dict[Digest, int]()
-        checked, problems = 0, list[Problem]()
+        checked, problems, blobs = 0, list[Problem](), dict[Digest, int]()
         for digest in (target.digest, *target.referrers):
             walk = Walk(
                 *(self._registry, connection, target.repository, gate), collect=True, checked=seen
@@ -169,9 +177,23 @@ class Artifacts:
                 problems.append((str(digest), error.message))
                 continue
             await self._manifests.keep(target.registry, target.repository, closure.manifests)
-            checked += len(closure.manifests) + len(closure.blobs)
+            checked += len(closure.manifests)
+            blobs |= closure.blobs
             problems += closure.problems
-        return Verification(checked, tuple(problems))
+        cached = await self._cached(connection, target.repository, blobs)
+        return Verification(checked + len(blobs), len(blobs), tuple(problems), cached)
+
+    async def _cached(
+        self, connection: Connection, repository: Repository, blobs: Mapping[Digest, int]
+    ) -> int | None:
+        """How many of them are in the cache."""
+        if self._cache is None:
+            return None
+        held = [
+            await self._cache.warm(connection, repository, digest, size, fetch=False)
+            for digest, size in blobs.items()
+        ]
+        return sum(result.cached for result in held)
 
     async def withdraw(self, fleet: str, name: str, version: str, *, actor: str) -> None:
         """Take it out of the signed metadata. Raises NotFound, Conflict, Unavailable."""

@@ -22,13 +22,19 @@ PLANS = 5
 
 @dataclass(frozen=True, slots=True)
 class TagOutcome:
-    """What became of one tag; `target` is the path that it is signed under."""
+    """What became of one tag.
+
+    Arguments:
+        target: the path that it is signed under.
+        warmed: whether all of it is in the cache now; None = nobody asked for that.
+    """
 
     reference: str
     status: Status
     digest: Digest | None = None
     target: str | None = None
     error: str | None = None
+    warmed: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

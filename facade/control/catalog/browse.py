@@ -6,24 +6,22 @@ best effort and labelled so. Nothing here is signed or trusted.
 
 import asyncio
 import fnmatch
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from facade.control.catalog.closure import read_top
-from facade.control.catalog.image_config import platform_of, read_config
 from facade.control.catalog.ordering import is_hidden, order_tags
-from facade.control.catalog.ports import ConnectionLookup, Fetched, Registry
+from facade.control.catalog.ports import ConnectionLookup, Registry
+from facade.control.catalog.summary import ManifestSummary, Summary
 from facade.oci.digest import Digest
 from facade.oci.host import RegistryHost
-from facade.oci.manifest import ImageManifest, Index
 from facade.oci.reference import Repository, Tag
 from facade.upstream.connection import Connection
 
 MAX_PAGES = 100
+MAX_TAGS = 100_000
+"""Tags that are read: a registry may put more on a page than it was asked for."""
 MAX_SECONDS = 45.0
 ORDERED_BY = "best-effort"
-
-_CREATED = "org.opencontainers.image.created"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +31,8 @@ class TagList:
     Arguments:
         clipped: the registry has more than were read.
         hidden: tools' own tags that were left out.
+        read: tags that were read, those left out included.
+        last: the last tag read, in the registry's order: how far a clipped list got.
     """
 
     repository: Repository
@@ -40,27 +40,9 @@ class TagList:
     clipped: bool
     pages: int
     hidden: int = 0
+    read: int = 0
+    last: str | None = None
     ordered_by: str = ORDERED_BY
-
-
-@dataclass(frozen=True, slots=True)
-class ManifestSummary:
-    """What a reference is just now.
-
-    Arguments:
-        size: bytes of the manifest itself.
-        platforms: (platform, digest, bytes of its manifest).
-        total_bytes: config and layers of an image; None for an index.
-        created: as the image says, RFC 3339.
-    """
-
-    digest: Digest
-    media_type: str
-    size: int
-    platforms: tuple[tuple[str, Digest, int], ...] = ()
-    total_bytes: int | None = None
-    created: str | None = None
-    annotations: Mapping[str, str] = field(default_factory=dict)
 
 
 class Browse:
@@ -88,13 +70,17 @@ class Browse:
         """
         connection = self._connections.get(host).connection
         found: set[str] = set()
-        pages, clipped = 0, False
+        pages, clipped, last = 0, False, None
         async for page in self._registry.tags(
             connection, repository, max_pages=MAX_PAGES, max_seconds=MAX_SECONDS
         ):
             pages += 1
-            found.update(page)
-            clipped = getattr(page, "more", False)
+            room = MAX_TAGS - len(found)
+            found.update(page[:room])
+            last = page[:room][-1] if page[:room] else last
+            clipped = getattr(page, "more", False) or len(page) > room
+            if clipped:
+                break
         own = {tag for tag in found if is_hidden(tag)}
         shown = found if hidden else found - own
         if match is not None:
@@ -102,7 +88,9 @@ class Browse:
         # Sorting 100,000 tags takes a second: not on the event loop.
         ordered = await asyncio.to_thread(order_tags, shown)
         left_out = 0 if hidden else len(own)
-        return TagList(repository, tuple(ordered), clipped, pages, left_out)
+        return TagList(
+            *(repository, tuple(ordered), clipped, pages, left_out), read=len(found), last=last
+        )
 
     async def first_tags(self, connection: Connection, repository: Repository) -> Sequence[str]:
         """The tags of the first page, newest-likely first. Raises Upstream."""
@@ -121,37 +109,4 @@ class Browse:
         """
         connection = self._connections.get(host).connection
         fetched = await self._registry.manifest(connection, repository, reference)
-        top = read_top(fetched)
-        if isinstance(top, Index):
-            return _of_index(fetched, top)
-        config = await read_config(self._registry, connection, repository, top.config)
-        platform = platform_of(config)
-        created = config.get("created")
-        return ManifestSummary(
-            digest=fetched.digest,
-            media_type=top.media_type,
-            size=len(fetched.data),
-            platforms=((str(platform), fetched.digest, len(fetched.data)),) if platform else (),
-            total_bytes=_total(top),
-            created=created if isinstance(created, str) else top.annotations.get(_CREATED),
-            annotations=top.annotations,
-        )
-
-
-def _of_index(fetched: Fetched, index: Index) -> ManifestSummary:
-    return ManifestSummary(
-        digest=fetched.digest,
-        media_type=index.media_type,
-        size=len(fetched.data),
-        platforms=tuple(
-            (str(child.platform), child.digest, child.size)
-            for child in index.manifests
-            if child.platform is not None and child.platform.os != "unknown"  # attestations
-        ),
-        created=index.annotations.get(_CREATED),
-        annotations=index.annotations,
-    )
-
-
-def _total(image: ImageManifest) -> int:
-    return sum({blob.digest: blob.size for blob in (image.config, *image.layers)}.values())
+        return await Summary(self._registry, connection, repository).of(fetched)

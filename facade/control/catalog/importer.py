@@ -9,6 +9,7 @@ anew. Parallel work is bounded per import and per registry.
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import structlog
@@ -20,6 +21,7 @@ from facade.control.catalog.order import ImportOrder, check_order
 from facade.control.catalog.planning import Candidate, Status
 from facade.control.catalog.ports import ConnectionLookup, ManifestStore, Publisher, Registry
 from facade.control.catalog.walk import PARALLEL, Walk
+from facade.control.catalog.warming import warm
 from facade.errors import FacadeError, NotFound
 from facade.oci.digest import Digest
 from facade.oci.host import RegistryHost
@@ -67,8 +69,8 @@ class Importer:
         """Import every reference of `order`; one outcome each, in order, repetitions once.
 
         Arguments:
-            progress: is called with `{"tag", "step"}` while a tag is worked on, and with
-                `{"tag", "status", "error"?}` once it is done.
+            progress: is called with `{"tag", "step"}` while a tag is worked on (warming: with
+                "done" and "total" blobs too), and with `{"tag", "status", "error"?}` at its end.
 
         Raises Invalid or NotFound when the order as a whole cannot be done, Unavailable.
         """
@@ -96,7 +98,10 @@ class Importer:
             signed[result.reference] if isinstance(result, Walked) else result for result in results
         ]
         if order.warm:
-            await self._warm(connection, order.repository, walked, signed, progress)
+            warmed = await self._warm(connection, order.repository, walked, signed, progress)
+            outcomes = [
+                replace(each, warmed=warmed.get(each.reference, each.warmed)) for each in outcomes
+            ]
         for result in walked:
             _tell(progress, signed[result.reference])
         return outcomes
@@ -145,22 +150,22 @@ class Importer:
         walked: Sequence[Walked],
         signed: Mapping[str, TagOutcome],
         progress: Progress,
-    ) -> None:
-        """Fetch the blobs of what was signed into the cache; a failure costs speed only."""
+    ) -> Mapping[str, bool]:
+        """Whether all of each tag that was signed is in the cache now; it may cost speed only."""
         if self._cache is None:
-            return
-        done: set[Digest] = set()
+            return {}
+        known: dict[Digest, bool] = {}  # tags of one repository share most of their layers
+        whole: dict[str, bool] = {}
         for each in walked:
             if signed[each.reference].status is Status.FAILED:
                 continue
-            progress({"tag": each.reference, "step": "warming"})
-            for digest, size in each.blobs.items():
-                if digest in done:
-                    continue
-                done.add(digest)
-                result = await self._cache.warm(connection, repository, digest, size)
-                if result.error is not None:
-                    log.warning("warm_failed", digest=str(digest), error=result.error)
+            new = [blob for blob in each.blobs.items() if blob[0] not in known]
+            results = await warm(
+                *(self._cache, connection, repository, new), tag=each.reference, progress=progress
+            )
+            known |= {result.digest: result.cached for result in results}
+            whole[each.reference] = all(known[digest] for digest in each.blobs)
+        return whole
 
 
 def _candidate(

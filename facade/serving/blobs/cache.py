@@ -171,6 +171,20 @@ class BlobCache:
             reader.close()
         return reader is not None
 
+    async def holds(self, connection: Connection, repository: Repository, digest: Digest) -> bool:
+        """Whether it is in the store and that repository proved to have it. Asks nobody upstream."""
+        reader = await self._store.open(digest)
+        if reader is None:
+            return False
+        reader.close()
+        try:
+            return await self._possession.has(
+                BlobKey(connection.id, connection.host, repository, digest)
+            )
+        except Unavailable as error:
+            log.warning("possession_unknown", error=error.message)
+            return False
+
     async def close(self) -> None:
         """Stop all transfers, keeping what came."""
         await self.flights.close()

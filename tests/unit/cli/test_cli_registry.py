@@ -199,7 +199,7 @@ def test_tags_say_when_they_were_clipped(facade: CommandLine, fakes: Fakes) -> N
     ran = facade("registry", "tags", "docker.io/alpine", "--match", "v*", "--all")
     assert ran.code == 0
     assert ran.stdout == "v2\nv1\n"
-    assert "clipped after 9 pages" in ran.stderr
+    assert "clipped after 2 tags in 9 pages, at v2 " in ran.stderr
     assert fakes.browse.asked == [("docker.io", "library/alpine", True, "v*")]
 
 

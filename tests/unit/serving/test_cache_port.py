@@ -37,6 +37,9 @@ class _Content:
             raise self.error
         return True
 
+    async def holds(self, connection: Connection, repository: Repository, digest: Digest) -> bool:
+        return digest == DIGEST
+
 
 class _Sources:
     def blob(self, connection: Connection, repository: Repository, digest: Digest) -> BlobSource:
@@ -106,6 +109,14 @@ async def test_a_refresh_that_hangs_is_pending_after_five_seconds_and_goes_on() 
 async def test_warming_tells_what_came_of_it() -> None:
     warmed = await _port(_done, FakeClock()).warm(CONNECTION, REPOSITORY, DIGEST, 7)
     assert (warmed.cached, warmed.bytes, warmed.error) == (True, 7, None)
+
+
+async def test_looking_whether_it_is_there_fetches_nothing() -> None:
+    port = _port(_done, FakeClock(), Upstream("asked", reason=Reason.UPSTREAM_UNREACHABLE))
+    there = await port.warm(CONNECTION, REPOSITORY, DIGEST, 7, fetch=False)
+    other = await port.warm(CONNECTION, REPOSITORY, Digest.of(b"y"), 7, fetch=False)
+    assert (there.cached, there.bytes, there.error) == (True, 7, None)
+    assert (other.cached, other.bytes, other.error) == (False, 0, None)
 
 
 async def test_warming_tells_a_failure_instead_of_raising() -> None:

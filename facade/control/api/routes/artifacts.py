@@ -1,5 +1,7 @@
 """Signed artifacts: list, show, verify, warm, withdraw."""
 
+from typing import Any
+
 from facade.control.api.endpoint import Call, Endpoint
 from facade.control.api.outcomes import ArtifactRecord
 from facade.control.api.paging import fields, maybe_moment
@@ -16,7 +18,7 @@ from facade.control.api.schemas.catalog import (
     Warmed,
     WarmedItem,
 )
-from facade.control.api.services import OperatorServices
+from facade.control.catalog.warming import warm as warm_blobs
 
 
 async def list_(call: Call[ArtifactsQuery, Nothing]) -> ArtifactList:
@@ -54,6 +56,7 @@ async def verify(call: Call[Nothing, Nothing]) -> ArtifactVerified:
         target="/".join(call.artifact),
         ok=not found.problems,
         checked=found.checked,
+        blobs=found.blobs,
         cached=found.cached,
         problems=[ArtifactProblem(digest=d, problem=text) for d, text in found.problems],
     )
@@ -61,15 +64,18 @@ async def verify(call: Call[Nothing, Nothing]) -> ArtifactVerified:
 
 async def warm(call: Call[Nothing, Nothing]) -> Warmed:
     """Fetch its blobs into the cache."""
-    return await warm_artifact(call.services, call.artifact)
+    return await warm_artifact(call, call.artifact)
 
 
-async def warm_artifact(services: OperatorServices, artifact: tuple[str, str, str]) -> Warmed:
-    """Fetch every blob of one artifact, one after the other, so that devices come first."""
+async def warm_artifact(call: Call[Any, Any], artifact: tuple[str, str, str]) -> Warmed:
+    """Fetch every blob of one artifact, telling the progress."""
+    services = call.services
     connection, repository, blobs = await services.artifacts.blobs(*artifact)
-    results = [
-        await services.cache.warm(connection, repository, digest, size) for digest, size in blobs
-    ]
+    results = await warm_blobs(
+        *(services.cache, connection, repository, blobs),
+        tag="/".join(artifact),
+        progress=call.progress,
+    )
     return Warmed(
         target="/".join(artifact),
         ok=all(result.error is None for result in results),
@@ -147,5 +153,6 @@ ENDPOINTS = (
         Nothing,
         Nothing,
         action="artifact.warm",
+        streams=True,
     ),
 )

@@ -38,7 +38,7 @@ async def warm(call: Call[Nothing, CacheWarm]) -> CacheWarmed:
     paths = [parse_artifact_path(text) for text in call.body.targets]
     for fleet, _name, _version in paths:
         call.principal.require_fleet(fleet)
-    items: list[Warmed] = [await warm_artifact(call.services, path) for path in paths]
+    items: list[Warmed] = [await warm_artifact(call, path) for path in paths]
     return CacheWarmed(ok=all(item.ok for item in items), items=items, total=len(items))
 
 
@@ -78,6 +78,7 @@ ENDPOINTS = (
         CacheWarm,
         action="cache.warm",
         subject=_subject,
+        streams=True,
     ),
     Endpoint(
         "POST",

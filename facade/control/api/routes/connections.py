@@ -107,6 +107,9 @@ async def tags(call: Call[TagsQuery, Nothing]) -> Tags:
         tags=[TagItem(name=name) for name in found.tags],
         clipped=found.clipped,
         pages=found.pages,
+        read=found.read,
+        last=found.last,
+        hidden=found.hidden,
         ordered_by="best-effort",
     )
 
@@ -124,8 +127,13 @@ async def manifest(call: Call[ManifestQuery, Nothing]) -> ManifestDetail:
         media_type=found.media_type,
         size=found.size,
         platforms=[
-            PlatformItem(platform=platform, digest=str(digest), size=size)
-            for platform, digest, size in found.platforms
+            PlatformItem(
+                platform=each.platform,
+                digest=str(each.digest),
+                size=each.size,
+                total_bytes=each.total_bytes,
+            )
+            for each in found.platforms
         ],
         total_bytes=found.total_bytes,
         created=found.created,

@@ -31,6 +31,7 @@ async def run(call: Call[Nothing, ImportNew]) -> ImportDone:
                 digest=None if outcome.digest is None else str(outcome.digest),
                 target=outcome.target,
                 error=outcome.error,
+                warmed=outcome.warmed,
             )
             for outcome in outcomes
         ]

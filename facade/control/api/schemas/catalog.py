@@ -43,6 +43,9 @@ class ImportResult(Answer):
     digest: str | None = None
     target: str | None = Field(None, description="FLEET/NAME/VERSION")
     error: str | None = None
+    warmed: bool | None = Field(
+        None, description="with warm: whether all of it is in the cache now; false costs speed only"
+    )
 
 
 class ImportDone(Changed):
@@ -103,8 +106,9 @@ class ArtifactVerified(Answer):
 
     target: str
     ok: bool
-    checked: int
-    cached: int | None = Field(None, description="how many of these are in the cache")
+    checked: int = Field(description="manifests and blobs that were looked at")
+    blobs: int = Field(description="how many of these are blobs")
+    cached: int | None = Field(None, description="how many of the blobs are in the cache")
     problems: list[ArtifactProblem]
 
 

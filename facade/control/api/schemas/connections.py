@@ -122,6 +122,11 @@ class Tags(Answer):
     tags: list[TagItem]
     clipped: bool = Field(description="true: the repository has more tags than were read")
     pages: int
+    read: int = Field(description="tags that were read, hidden and unmatched ones included")
+    last: str | None = Field(
+        None, description="the last tag read, in the registry's order: how far a clipped list got"
+    )
+    hidden: int = Field(description="tools' own tags that were left out; see `all`")
     ordered_by: str
 
 
@@ -137,7 +142,8 @@ class PlatformItem(Answer):
 
     platform: str
     digest: str
-    size: int
+    size: int = Field(description="bytes of its manifest")
+    total_bytes: int | None = Field(None, description="bytes of its config and layers")
 
 
 class ManifestDetail(Answer):
@@ -149,6 +155,8 @@ class ManifestDetail(Answer):
     media_type: str
     size: int
     platforms: list[PlatformItem]
-    total_bytes: int | None = Field(None, description="config and layers of an image")
+    total_bytes: int | None = Field(
+        None, description="bytes of config and layers; of an index: of all its images together"
+    )
     created: str | None = None
     annotations: dict[str, str]

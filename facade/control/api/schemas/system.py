@@ -111,7 +111,9 @@ class CacheVerified(Answer):
 class CacheWarm(Request):
     """Artifacts to fetch into the cache."""
 
-    targets: tuple[Text, ...] = Field(min_length=1, max_length=64, description="FLEET/NAME/VERSION")
+    targets: tuple[Text, ...] = Field(
+        min_length=1, max_length=256, description="FLEET/NAME/VERSION"
+    )
 
 
 class CacheWarmed(Answer):

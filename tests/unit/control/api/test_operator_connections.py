@@ -123,6 +123,9 @@ async def test_tags(api: Client, fakes: Fakes) -> None:
         "tags": [{"name": "v2"}, {"name": "v1"}],
         "clipped": True,
         "pages": 7,
+        "read": 2,
+        "last": "v2",
+        "hidden": 0,
         "ordered_by": "best-effort",
     }
     assert fakes.browse.asked == [("docker.io", "library/alpine", True, "v*")]

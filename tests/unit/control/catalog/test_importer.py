@@ -218,7 +218,13 @@ class Warmed:
         return CacheStatus(0, 0, None, 0, 0)
 
     async def warm(
-        self, connection: Connection, repository: Repository, digest: Digest, size: int
+        self,
+        connection: Connection,
+        repository: Repository,
+        digest: Digest,
+        size: int,
+        *,
+        fetch: bool = True,
     ) -> WarmResult:
         self.digests.append(digest)
         return WarmResult(digest, size, cached=False, error="down")
@@ -247,6 +253,12 @@ async def test_warming_fetches_each_blob_once_and_its_failure_fails_nothing(
     assert [outcome.status for outcome in outcomes] == ["imported", "imported", "failed"]
     blobs = {Digest.of(b) for p in ONE.platforms for b in (ONE.config(p), *ONE.layers(p))}
     assert sorted(cache.digests) == sorted(blobs)
+    assert [outcome.warmed for outcome in outcomes] == [False, False, None]
+    steps = [event for event in parts.events if event.get("step") == "warming"]
+    assert [(step["tag"], step["done"], step["total"]) for step in steps] == [
+        *(("v1", done, len(blobs)) for done in range(len(blobs) + 1)),
+        ("same", 0, 0),
+    ]
 
 
 async def test_layers_that_tags_share_are_checked_once(parts: Importing) -> None:
