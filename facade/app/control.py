@@ -13,6 +13,7 @@ from pathlib import Path
 from aiohttp import web
 
 from facade.app.limits import timeouts
+from facade.app.tokens import token_cache
 from facade.clock import Clock
 from facade.config import Settings, parse_listen
 from facade.control.api.app import operator_app
@@ -27,10 +28,10 @@ from facade.control.catalog.importer import Importer
 from facade.control.catalog.manifests import ClosureManifests
 from facade.control.catalog.records import ImportRecords
 from facade.control.connections.manage import Connections
+from facade.control.connections.rotation import CONNECTIONS, SealingRotation
 from facade.control.connections.sealing import KeyRing, Sealer
 from facade.control.connections.store import ConnectionStore
 from facade.control.credentials.broker import TokenBroker
-from facade.control.credentials.cache.memory import MemoryTokenCache
 from facade.control.credentials.providers import (
     GOOGLE_TOKEN_URI,
     Endpoints,
@@ -111,7 +112,8 @@ async def control_wing(
         await migrate(url)
         database = Database(url)
         stack.push_async_callback(database.close)
-        store = ConnectionStore(database, Sealer(KeyRing.load(key_file), "connections"), clock)
+        ring = KeyRing.load(key_file)
+        store = ConnectionStore(database, Sealer(ring, CONNECTIONS), clock)
         await store.load()
         deny_list = DenyList(database)
         await deny_list.load()
@@ -123,11 +125,12 @@ async def control_wing(
         clouds = CloudClient(addresses=addresses, clock=clock, timeouts=limits)
         stack.push_async_callback(clouds.close)
         providers = Providers(ProviderContext(clock, clouds, _endpoints(settings)))
+        tokens = await token_cache(stack, settings, ring, metrics, clock)
         broker = TokenBroker(
             connections=store,
             providers=providers,
             tokens=token_client,
-            cache=MemoryTokenCache(clock),
+            cache=tokens.cache,
             clock=clock,
             observer=metrics,
         )
@@ -162,6 +165,9 @@ async def control_wing(
         port.start()
         stack.push_async_callback(port.close)
         api_keys = ApiKeys(database, clock)
+        sealing = SealingRotation(
+            key_file, ring, rows=store, leftovers=database, tokens=tokens.sealed
+        )
 
         def application(cache: CachePort) -> web.Application:
             browse = Browse(store, registry)
@@ -192,7 +198,6 @@ async def control_wing(
                     manifests=manifests,
                     records=records,
                     pulls=pulls,
-                    cache=cache,
                 ),
                 fleets=Fleets(
                     FleetDelegation(
@@ -222,6 +227,7 @@ async def control_wing(
                 audit=AuditTrail(database, clock),
                 pulls=pulls,
                 keys=api_keys,
+                sealing=sealing,
                 clock=clock,
             )
             listen_host, _port = parse_listen(settings.operator.listen)
@@ -233,7 +239,7 @@ async def control_wing(
             port=port,
             operator_app=application,
             api_keys=api_keys,
-            checks=(("insecure connections", lambda: _insecure(store)),),
+            checks=(("insecure connections", lambda: _insecure(store)), *tokens.checks),
         )
 
 

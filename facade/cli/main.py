@@ -26,6 +26,7 @@ from facade.cli import (
     registry,
     run,
     runtime_config,
+    sealing,
     trust,
 )
 from facade.cli.client import ApiError
@@ -56,6 +57,7 @@ def build() -> typer.Typer:
         ("trust", trust),
         ("cache", cache),
         ("apikey", apikey),
+        ("sealing", sealing),
         ("config", config),
     ):
         app.add_typer(noun.build(), name=name)

@@ -9,8 +9,17 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    model_validator,
+)
 
+from facade.config.clouds import CredentialsSettings
+from facade.config.redis_url import parse_redis_url
 from facade.errors import FacadeError
 from facade.oci.host import RegistryHost
 
@@ -64,6 +73,15 @@ def _database_url(text: str) -> str:
     if not text.startswith("sqlite+aiosqlite:///"):
         raise ValueError("write sqlite+aiosqlite:///path/to/facade.db")
     return text
+
+
+def _redis_url(text: str) -> str:
+    parse_redis_url(text)
+    return text
+
+
+def _without_password(text: str | None) -> str | None:
+    return None if text is None else str(parse_redis_url(text))
 
 
 Listen = Annotated[str, AfterValidator(_listen)]
@@ -177,7 +195,14 @@ class DatabaseSettings(_Section):
 class RedisSettings(_Section):
     """Where tokens are shared; absent: memory."""
 
-    url: str | None = Field(None, max_length=0, description="redis:// URL (not built yet)")
+    url: Annotated[
+        Annotated[str, AfterValidator(_redis_url)] | None, PlainSerializer(_without_password)
+    ] = Field(
+        None,
+        repr=False,
+        description="redis://[USER:PASSWORD@]HOST[:PORT][/DB], redis+cluster://HOST,HOST…, "
+        "redis+sentinel://HOST,HOST…/SERVICE; rediss… for TLS, ?ca_file=F for a CA of its own",
+    )
 
 
 class StoreSettings(_Section):
@@ -264,6 +289,7 @@ class Settings(_Section):
     redis: RedisSettings = Field(default_factory=RedisSettings)
     store: StoreSettings = Field(default_factory=StoreSettings)
     sealing: SealingSettings = Field(default_factory=SealingSettings)
+    credentials: CredentialsSettings = Field(default_factory=CredentialsSettings)
     upstream: UpstreamSettings = Field(default_factory=UpstreamSettings)
     pull: PullSettings = Field(default_factory=PullSettings)
     log: LogSettings = Field(default_factory=LogSettings)

@@ -89,6 +89,8 @@ class Metrics:
         self._exchanges = Children(
             self._counter("token_exchanges", "Token exchanges.", "provider", "outcome")
         )
+        self._redis: Gauge | None = None
+        self._redis_refused = self._counter("redis_values_refused", "Values not written by us.")
         self._handshakes = self._counter("handshakes", "TLS handshakes completed.")
         self._handshake_failures = Children(
             self._counter("handshake_failures", "TLS handshakes failed.", "reason"), limit=64
@@ -213,6 +215,16 @@ class Metrics:
     def token_expires(self, host: str, at: float | None) -> None:
         """The newest token for `host` expires `at` (Unix seconds; None: forget it)."""
         self._expiry.set(_TOKEN, host, at)
+
+    def redis_up(self, up: bool) -> None:
+        """Redis answers, or does not; without one there is no such metric."""
+        if self._redis is None:
+            self._redis = self._gauge("redis_up", "1: Redis answers; 0: tokens stay in memory.")
+        self._redis.set(up)
+
+    def redis_value_refused(self) -> None:
+        """A value in Redis was not what we put there."""
+        self._redis_refused.inc()
 
     # Identity and trust.
 

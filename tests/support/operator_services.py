@@ -19,6 +19,7 @@ from facade.oci.reference import Repository
 from facade.upstream.connection import Connection, ConnectionSettings
 from tests.support.clock import FakeClock
 from tests.support.operator_catalog import FakeArtifacts, FakeBrowse, FakeFleets, FakeImporter
+from tests.support.operator_sealing import FakeSealing
 from tests.support.operator_system import (
     FakeAudit,
     FakeCache,
@@ -100,6 +101,7 @@ class Fakes:
     audit: FakeAudit = field(default_factory=FakeAudit)
     pulls: FakePulls = field(default_factory=FakePulls)
     keys: FakeKeys = field(default_factory=FakeKeys)
+    sealing: FakeSealing = field(default_factory=FakeSealing)
     clock: FakeClock = field(default_factory=FakeClock)
 
     def services(self) -> OperatorServices:
@@ -116,5 +118,6 @@ class Fakes:
             audit=self.audit,
             pulls=self.pulls,
             keys=self.keys,
+            sealing=self.sealing,
             clock=self.clock,
         )

@@ -91,7 +91,7 @@ def test_behind_a_proxy_plain_http_is_allowed(tmp_path: Path) -> None:
         ("[store]\nurl = 'cache'\n", "file:///absolute/path"),
         ("[database]\nurl = 'postgresql+asyncpg://h/d'\n", "not built yet"),
         ("[database]\nurl = 'mysql://h/d'\n", "sqlite+aiosqlite"),
-        ("[redis]\nurl = 'redis://h'\n", "not built yet"),
+        ("[redis]\nurl = 'http://h'\n", "redis.url: write redis://"),
         ("[device]\ntrust_domain = 'Has Spaces'\n", "trust domain"),
         ("[device]\ndefault_registry = 'https://u:p@h'\n", "credentials"),
         ("[upstream]\nallow_cidrs = ['300.0.0.0/8']\n", "allow_cidrs"),

@@ -231,6 +231,25 @@ class ApiKeys(Protocol):
         ...
 
 
+class SealingRotated(Protocol):
+    """A changed sealing key (`control.connections.rotation.Rotated`)."""
+
+    @property
+    def key(self) -> str: ...
+    @property
+    def resealed(self) -> int: ...
+    @property
+    def retired(self) -> Sequence[str]: ...
+
+
+class SealingRotation(Protocol):
+    """The key that seals secrets at rest."""
+
+    async def rotate(self) -> SealingRotated:
+        """Seal everything with a fresh key, and drop the old ones. Raises Conflict, Unavailable."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class OperatorServices:
     """Everything behind the operator port. `app.py` fills it.
@@ -250,6 +269,7 @@ class OperatorServices:
     audit: Audit
     pulls: Pulls
     keys: ApiKeys
+    sealing: SealingRotation
     clock: Clock
 
 

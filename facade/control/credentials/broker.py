@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from facade.clock import Clock
 from facade.control.credentials.flights import Flights
 from facade.control.credentials.model import Presented, Provider, StoredSecrets
+from facade.control.credentials.observer import ExchangeObserver, NullExchangeObserver
 from facade.control.credentials.schemes import Schemes
 from facade.control.credentials.tokens import CachedToken, TokenCache, TokenKey, TokenKind
 from facade.errors import Denied, FacadeError, Upstream
@@ -55,28 +56,6 @@ class ProviderTable(Protocol):
     """`facade.control.credentials.providers.Providers`."""
 
     def get(self, name: str) -> Provider: ...
-
-
-class ExchangeObserver(Protocol):
-    """Counts exchanges."""
-
-    def exchanged(self, provider: str, outcome: str) -> None:
-        """`outcome` is "ok" or "failed"."""
-        ...
-
-    def token_expires(self, host: str, at: float | None) -> None:
-        """The newest token for `host` ends at Unix seconds `at`."""
-        ...
-
-
-class NullExchangeObserver:
-    """Counts nothing."""
-
-    def exchanged(self, provider: str, outcome: str) -> None:
-        pass
-
-    def token_expires(self, host: str, at: float | None) -> None:
-        pass
 
 
 class TokenBroker:
@@ -226,28 +205,39 @@ class TokenBroker:
         connection: Connection,
         exchange: Callable[[], Coroutine[Any, Any, CachedToken]],
     ) -> CachedToken:
-        async def noted() -> CachedToken:
-            try:
-                token = await exchange()
-            except FacadeError:
-                self._observer.exchanged(connection.provider, "failed")
-                raise
-            self._observer.exchanged(connection.provider, "ok")
-            self._observer.token_expires(str(connection.host), token.expires_at)
-            await self._cache.put(key, token)
-            return token
-
         token = await self._cache.get(key)
         if token is not None and refused is not None and token.id == refused:
             await self._cache.drop(key, refused)
             token = None
+        stale = refused if token is None else token.id
+
+        async def fresh() -> CachedToken:
+            async with self._cache.turn(key, stale) as shared:
+                return shared or await self._exchanged(key, connection, exchange)
+
         now = self._clock.time()
         if token is not None and token.usable(now):
             if token.due(now, self._chance()):
-                self._flights.start(key, noted)
+                self._flights.start(key, fresh)
             return token
-        token = await self._flights.join(key, noted)
+        token = await self._flights.join(key, fresh)
         self._current(connection)  # it may have been removed meanwhile
+        return token
+
+    async def _exchanged(
+        self,
+        key: TokenKey,
+        connection: Connection,
+        exchange: Callable[[], Coroutine[Any, Any, CachedToken]],
+    ) -> CachedToken:
+        try:
+            token = await exchange()
+        except FacadeError:
+            self._observer.exchanged(connection.provider, "failed")
+            raise
+        self._observer.exchanged(connection.provider, "ok")
+        self._observer.token_expires(str(connection.host), token.expires_at)
+        await self._cache.put(key, token)
         return token
 
     async def _bearer_token(

@@ -6,6 +6,7 @@ another's; `usable` is False before a token ends, `due` early enough that a fres
 then. Pure.
 """
 
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -89,7 +90,7 @@ class TokenCache(Protocol):
     """Where tokens are kept. Losing one costs an exchange, never more."""
 
     async def get(self, key: TokenKey) -> CachedToken | None:
-        """The token under `key`; it may be near its end."""
+        """The token under `key` that is at hand; it may be near its end. `turn` looks further."""
         ...
 
     async def put(self, key: TokenKey, token: CachedToken) -> None:
@@ -102,4 +103,18 @@ class TokenCache(Protocol):
 
     def forget(self, connection_id: str) -> None:
         """Forget all tokens of a connection, as far as they are within reach."""
+        ...
+
+    def turn(
+        self, key: TokenKey, stale: str | None
+    ) -> AbstractAsyncContextManager[CachedToken | None]:
+        """Wait for this process's turn to exchange, where the cache is shared.
+
+        Arguments:
+            stale: id of the token that is to be replaced; None = there is none.
+
+        Gives the token that another process has got meanwhile, or None: then it is ours to
+        exchange and `put` within the block, and no other process does so at the same time (unless
+        the shared store fails: then several may, which costs an exchange and nothing else).
+        """
         ...

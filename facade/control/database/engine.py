@@ -23,6 +23,7 @@ from facade.reasons import Reason
 
 BUSY_TIMEOUT_MS = 5_000
 """Milliseconds that a statement waits for another process's write lock."""
+CHECKPOINT_ATTEMPTS = 3
 _WRITE = "facade_write"
 
 
@@ -42,6 +43,26 @@ class Database:
     async def close(self) -> None:
         """Close all connections."""
         await self._engine.dispose()
+
+    async def erase_leftovers(self) -> None:
+        """Leave nothing of what was changed or deleted in the write-ahead log either.
+
+        Raises Unavailable when readers kept it from being emptied for CHECKPOINT_ATTEMPTS.
+        """
+        for _ in range(CHECKPOINT_ATTEMPTS):
+            async with _errors(), self._engine.connect() as connection:
+                raw = (await connection.get_raw_connection()).driver_connection
+                assert raw is not None
+                # Outside of a transaction (SQLite, "PRAGMA wal_checkpoint"); waits busy_timeout.
+                cursor = await raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                row = await cursor.fetchone()
+                await cursor.close()
+            if row is None or not row[0]:
+                return
+        raise Unavailable(
+            "The control database was too busy to erase what was replaced. Try again.",
+            reason=Reason.CONTROL_UNAVAILABLE,
+        )
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
@@ -110,6 +131,7 @@ def _on_connect(dbapi_connection: Any, record: object) -> None:
         "journal_mode=WAL",
         "synchronous=FULL",  # a revocation that was answered must survive power loss
         "foreign_keys=ON",
+        "secure_delete=ON",  # a sealed secret that was replaced or removed leaves no copy
     ):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()

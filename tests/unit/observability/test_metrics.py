@@ -5,7 +5,7 @@ from prometheus_client import CollectorRegistry, Counter
 from prometheus_client.parser import text_string_to_metric_families
 
 from facade.clock import SystemClock
-from facade.control.credentials.broker import ExchangeObserver
+from facade.control.credentials.observer import ExchangeObserver, SharedCacheObserver
 from facade.control.port import ReportObserver
 from facade.control.signing.schedule import SigningObserver
 from facade.observability.labels import Children
@@ -169,6 +169,7 @@ def test_it_implements_the_observer_of_every_room() -> None:
         | LagObserver
         | PullObserver
         | ReportObserver
+        | SharedCacheObserver
         | SigningObserver
         | TlsHooks
         | TrustObserver
@@ -181,11 +182,12 @@ def test_it_implements_the_observer_of_every_room() -> None:
     lag: LagObserver = metrics
     pulls: PullObserver = metrics
     reports: ReportObserver = metrics
+    shared: SharedCacheObserver = metrics
     signing: SigningObserver = metrics
     tls: TlsHooks = metrics
     trust: TrustObserver = metrics
     upstream: UpstreamObserver = metrics
     waits: WaitObserver = metrics
-    rooms += [blobs, exchanges, handshakes, lag, pulls, reports]
+    rooms += [blobs, exchanges, handshakes, lag, pulls, reports, shared]
     rooms += [signing, tls, trust, upstream, waits]
     assert all(room is metrics for room in rooms)

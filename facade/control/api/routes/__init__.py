@@ -12,6 +12,7 @@ from facade.control.api.routes import (
     imports,
     keys,
     records,
+    sealing,
     trust,
 )
 
@@ -25,5 +26,6 @@ ENDPOINTS: tuple[Endpoint[Any, Any, Any], ...] = (
     *cache.ENDPOINTS,
     *records.ENDPOINTS,
     *keys.ENDPOINTS,
+    *sealing.ENDPOINTS,
 )
 """Every endpoint but the OpenAPI document, which is made from these."""

@@ -5,6 +5,8 @@ clock was set back: its life is counted on the monotonic clock too. Shared with 
 """
 
 from collections import OrderedDict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from facade.clock import Clock
 from facade.control.credentials.tokens import CachedToken, TokenKey
@@ -48,5 +50,13 @@ class MemoryTokenCache:
             del self._tokens[key]
 
     def forget(self, connection_id: str) -> None:
-        for key in [key for key in self._tokens if key.connection_id == connection_id]:
+        for key in self.keys_of(connection_id):
             del self._tokens[key]
+
+    @asynccontextmanager
+    async def turn(self, key: TokenKey, stale: str | None) -> AsyncIterator[CachedToken | None]:
+        yield None  # nobody else exchanges for this memory
+
+    def keys_of(self, connection_id: str) -> tuple[TokenKey, ...]:
+        """What is kept of a connection."""
+        return tuple(key for key in self._tokens if key.connection_id == connection_id)

@@ -98,3 +98,19 @@ def test_every_reference_in_the_document_is_resolved_and_no_answer_has_a_secret(
         assert "key" not in fields or endpoint.action == "key.create"
     ids = [op["operationId"] for path in body["paths"].values() for op in path.values()]
     assert len(ids) == len(set(ids))
+
+
+async def test_the_sealing_key_is_rotated_by_who_may(api: Client, fakes: Fakes) -> None:
+    answer = await api.post("/api/v1/sealing/rotate")
+    assert await answer.json() == {"key_id": "key1", "resealed": 2, "retired": ["0ld"]}
+    assert (fakes.audit.rows[-1].action, fakes.audit.rows[-1].outcome) == ("sealing.rotate", "ok")
+    fakes.keys.put("small", permissions=frozenset({"connections.write"}))
+    refused = await api.post("/api/v1/sealing/rotate", headers={"Authorization": "Bearer small"})
+    assert refused.status == 403
+    assert "keys.write" in await refused.text()
+    fakes.keys.put("one-fleet", fleets=frozenset({"dev"}))
+    refused = await api.post(
+        "/api/v1/sealing/rotate", headers={"Authorization": "Bearer one-fleet"}
+    )
+    assert refused.status == 403
+    assert fakes.sealing.rotations == 1

@@ -1,0 +1,168 @@
+"""One Redis (server, cluster, or the master that sentinels name), spoken to without ever waiting long.
+
+Guarantees: a command takes at most COMMAND_SECONDS, connecting included; after one that failed, all
+others fail at once until a task of its own has found Redis answering again, so that a Redis that
+hangs or is gone delays one request in its whole outage. Keeps nothing. Does not guarantee that a
+command that failed was not carried out.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import structlog
+from redis.asyncio import Redis, RedisCluster, Sentinel
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from facade.clock import Clock
+from facade.config.redis_url import RedisKind, RedisUrl
+from facade.control.credentials.observer import NullSharedCacheObserver, SharedCacheObserver
+
+log = structlog.get_logger(__name__)
+
+COMMAND_SECONDS = 0.5
+"""What a request loses, once, when Redis hangs."""
+FIRST_PAUSE_SECONDS = 0.5
+MAX_PAUSE_SECONDS = 5.0
+"""Redis is used again at most this long (and a little) after it is back."""
+MAX_CONNECTIONS = 64
+_PROBE = "facade:probe"
+
+T = TypeVar("T")
+Client = Redis | RedisCluster
+
+
+class RedisDownError(Exception):
+    """Redis cannot be asked just now. Stays within this room: the cache turns it into a miss."""
+
+
+def redis_client(url: RedisUrl) -> Client:
+    """A client that connects when it is first used."""
+    options: dict[str, Any] = {
+        "username": url.username,
+        "password": None if url.password is None else url.password.reveal(),
+        "socket_timeout": COMMAND_SECONDS,
+        "socket_connect_timeout": COMMAND_SECONDS,
+        # One more try, at once: a pooled connection may have died with the server it led to.
+        "retry": Retry(NoBackoff(), 1),
+        "max_connections": MAX_CONNECTIONS,
+    }
+    if url.tls:
+        options |= {"ssl": True, "ssl_ca_certs": url.ca_file}
+    host, port = url.hosts[0]
+    if url.kind is RedisKind.CLUSTER:
+        from redis.asyncio.cluster import ClusterNode  # noqa: PLC0415 - most have no cluster
+
+        nodes = [ClusterNode(name, number) for name, number in url.hosts]
+        return RedisCluster(startup_nodes=nodes, **options)
+    options["db"] = url.database
+    if url.kind is RedisKind.SENTINEL:
+        own: dict[str, Any] = {key: options[key] for key in ("ssl", "ssl_ca_certs") if url.tls}
+        own |= {key: options[key] for key in ("socket_timeout", "socket_connect_timeout")}
+        if url.sentinel_password is not None:
+            own["password"] = url.sentinel_password.reveal()
+        sentinel: Any = Sentinel(url.hosts, sentinel_kwargs=own, **options)  # type: ignore[no-untyped-call]
+        master: Redis = sentinel.master_for(url.service)
+        return master
+    return Redis(host=host, port=port, **options)
+
+
+class RedisLink:
+    """The only way to the client.
+
+    Arguments:
+        client: closed with the link.
+        places: the servers, for messages.
+        seconds: how long a command may take.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        places: str,
+        clock: Clock,
+        *,
+        observer: SharedCacheObserver | None = None,
+        seconds: float = COMMAND_SECONDS,
+    ) -> None:
+        self._client = client
+        self._places = places
+        self._clock = clock
+        self._observer = observer or NullSharedCacheObserver()
+        self._seconds = seconds
+        self._probing: asyncio.Task[None] | None = None
+        self._slots = asyncio.Semaphore(MAX_CONNECTIONS)  # the client's pool would raise instead
+
+    @property
+    def up(self) -> bool:
+        """Whether the last command was answered."""
+        return self._probing is None
+
+    async def start(self) -> None:
+        """Find out, once, whether Redis answers; it need not."""
+        self._observer.redis_up(True)
+        with contextlib.suppress(RedisDownError):
+            await self.run(_probe)
+
+    async def close(self) -> None:
+        """Stop looking for Redis, and close the connections."""
+        if self._probing is not None:
+            self._probing.cancel()
+            await asyncio.gather(self._probing, return_exceptions=True)
+        with contextlib.suppress(RedisError, OSError, TimeoutError):
+            async with asyncio.timeout(self._seconds):
+                await self._client.aclose()
+
+    async def run(
+        self, command: Callable[[Any], Awaitable[T]], *, seconds: float | None = None
+    ) -> T:
+        """Run `command` with the client. Raises RedisDownError, at once when Redis is known to be down.
+
+        Arguments:
+            command: one round trip; the client is untyped, as its methods' types are loose.
+            seconds: when it is more than one.
+        """
+        if self._probing is not None:
+            raise RedisDownError
+        try:
+            return await self._within(command, seconds)
+        except (RedisError, OSError, TimeoutError) as error:
+            self._went_down(error)
+            raise RedisDownError from error
+
+    async def _within(
+        self, command: Callable[[Any], Awaitable[T]], seconds: float | None = None
+    ) -> T:
+        async with asyncio.timeout(self._seconds if seconds is None else seconds):
+            async with self._slots:
+                return await command(self._client)
+
+    def _went_down(self, error: Exception) -> None:
+        if self._probing is None:
+            # The type alone: redis-py's messages quote URLs and commands.
+            why = type(error).__name__
+            log.warning("redis_down", host=self._places, error=why)
+            self._observer.redis_up(False)
+            self._probing = asyncio.create_task(self._look_for_it(), name="redis probe")
+
+    async def _look_for_it(self) -> None:
+        pause = FIRST_PAUSE_SECONDS
+        while True:
+            await self._clock.sleep(pause)
+            try:
+                await self._within(_probe)
+            except (RedisError, OSError, TimeoutError):
+                pause = min(2 * pause, MAX_PAUSE_SECONDS)
+            else:
+                break
+        self._probing = None
+        log.warning("redis_up", host=self._places)
+        self._observer.redis_up(True)
+
+
+async def _probe(client: Any) -> None:
+    """A command that a cluster takes too, and that needs the password and the database."""
+    await client.getrange(_PROBE, 0, 0)
