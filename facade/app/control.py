@@ -198,6 +198,7 @@ async def control_wing(
                     manifests=manifests,
                     records=records,
                     pulls=pulls,
+                    cache=cache,
                 ),
                 fleets=Fleets(
                     FleetDelegation(
