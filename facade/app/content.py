@@ -7,7 +7,7 @@ read: `pulls` does.
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 from facade.app.background import background
 from facade.clock import Clock
 from facade.config import Settings
-from facade.errors import Invalid
+from facade.errors import Invalid, Unavailable
 from facade.oci.digest import Digest
 from facade.serving.blobs.cache import BlobCache
 from facade.serving.blobs.eviction import Bounds, Evictor
@@ -38,11 +38,13 @@ class Content:
 
     Arguments:
         held: objects and bytes, as last looked at (every `SAMPLE_SECONDS`).
+        wanted: what is evicted last; set when somebody knows.
     """
 
     blobs: BlobCache
     keeper: StoreKeeper
     held: tuple[int, int] = (0, 0)
+    wanted: Callable[[], frozenset[Digest]] = frozenset
 
     @property
     def objects(self) -> Callable[[], int]:
@@ -77,7 +79,14 @@ async def open_content(
     def spoiled(digest: Digest, detail: str) -> None:
         events.integrity_failed("", "", str(digest), detail)
 
-    evictor = Evictor(store=store, order=index, bounds=bounds, observer=events)
+    content: Content
+    evictor = Evictor(
+        store=store,
+        order=index,
+        bounds=bounds,
+        observer=events,
+        wanted=lambda: content.wanted(),  # noqa: PLW0108 - it is set later
+    )
     scrubber = Scrubber(
         store=store, register=index, clock=clock, executor=executor, spoiled=spoiled
     )
@@ -110,7 +119,8 @@ async def open_content(
     async def sample() -> None:
         while True:
             await clock.sleep(SAMPLE_SECONDS)
-            content.held = await index.totals()
+            with suppress(Unavailable):  # the keeper logs what is wrong with the index
+                content.held = await index.totals()
 
     background(stack, keeper.run())
     background(stack, sample())

@@ -109,6 +109,7 @@ async def serving_wing(
             views=refresher, manifests=manifests, clock=clock, kept=manifests.kept
         )
         stack.push_async_callback(authorisation.close)
+        content.wanted = authorisation.reached
 
         def device_slots(limit: int) -> Slots[tuple[str, str]]:
             return Slots(

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from facade.clock import Clock
 from facade.errors import Denied, FacadeError, Unavailable
+from facade.oci.digest import Digest
 from facade.oci.host import RegistryHost
 from facade.oci.manifest import Descriptor, ImageManifest
 from facade.oci.reference import Repository
@@ -100,6 +101,13 @@ class Authorisation:
         if not walk.exhausted(self._clock.monotonic()):
             return None
         raise _denied() if walk.complete else _incomplete()
+
+    def reached(self) -> frozenset[Digest]:
+        """What the current views are known to reach: the cache evicts it last.
+
+        Repositories that no device asked about since the start are not walked, and not in it.
+        """
+        return frozenset(digest for place in self._places.values() for digest in place.walk.reached)
 
     async def decide(self, fleet: str, request: PullRequest) -> Allowed:
         """The decision. Raises like `decide_now`."""

@@ -7,7 +7,7 @@ next. Does not load anything: the caller feeds it verified bytes.
 """
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from facade.oci.digest import Digest
@@ -87,6 +87,12 @@ class Walk:
     def asked(self) -> tuple[Digest, ...]:
         """What devices asked for lately, latest last."""
         return tuple(self._asked)
+
+    @property
+    def reached(self) -> Iterator[Digest]:
+        """Everything that was found to be signed, or named by what is, so far."""
+        yield from self._tops
+        yield from (digest for _, digest in self._reached)
 
     def tops(self, digest: Digest) -> tuple[SignedTarget, ...]:
         """The targets whose top manifest this is."""

@@ -70,6 +70,14 @@ async def test_a_whole_pull_reads_each_manifest_once(setup: Setup) -> None:
     assert setup.pile.requests == [Digest.of(APP.index), Digest.of(CHILD)]
 
 
+async def test_what_is_reached_grows_with_what_was_asked(setup: Setup) -> None:
+    assert setup.authorisation.reached() == frozenset()
+    await setup.authorisation.decide("dev", request_for(LAYER, Role.BLOB))
+    reached = setup.authorisation.reached()
+    assert {Digest.of(APP.index), Digest.of(CHILD), Digest.of(LAYER)} <= reached
+    assert UNSIGNED.digest not in reached
+
+
 async def test_what_was_served_need_not_be_read_again(setup: Setup) -> None:
     for data in (APP.index, CHILD):
         request = request_for(data)
