@@ -4,6 +4,7 @@ Guarantees: the real store, cache, cloud client, token client and providers; the
 The platform offers the AWS keys that the test set, never this machine's.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -111,13 +112,18 @@ class Clouds:
         )
         return stored.connection
 
-    async def connect_aws(self, host: RegistryHost = ECR, **changes: object) -> Connection:
+    async def connect_aws(self, host: RegistryHost = ECR, /, **changes: object) -> Connection:
         """A connection with the base key and the external ID that the role wants."""
         return await self.connect("aws", aws_config(self.key, **changes), host)
 
     async def connect_google(self, host: RegistryHost = ARTIFACT_REGISTRY) -> Connection:
         """A connection with the account's key."""
         return await self.connect("google", acme_account().document(), host)
+
+    async def quiet(self) -> None:
+        """Return when no exchange runs, so that a clock that jumps does not jump through one."""
+        while self.broker._flights._tasks:  # noqa: ASYNC110 - real sockets and threads, real time
+            await asyncio.sleep(0.001)
 
     async def present(self, connection: Connection) -> Presented:
         """Ask the provider itself, without the broker's cache."""

@@ -6,7 +6,7 @@ addresses that the platform itself set, never at one that a connection names.
 """
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from facade.secret import Secret
@@ -16,7 +16,7 @@ from facade.secret import Secret
 class Keys:
     """AWS credentials: an access key, and a session token when they are temporary."""
 
-    access_key_id: str
+    access_key_id: str = field(repr=False)
     secret_access_key: Secret
     session_token: Secret | None = None
 
