@@ -4,6 +4,7 @@ Guarantees: a function that raises has changed nothing; a key signs for one role
 dropped (`used`) never comes back; thresholds stay within the number of keys.
 """
 
+import copy
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -47,7 +48,7 @@ def first_root(roles: Mapping[str, RoleKeys], clock: Clock) -> Root:
 
 def next_root(root: Root, clock: Clock) -> Root:
     """The next version, otherwise the same."""
-    following = Root.from_dict(root.to_dict())
+    following = copy.deepcopy(root)
     following.version += 1
     following.expires = layout.expiry(layout.ROOT, clock)
     return following
@@ -55,7 +56,7 @@ def next_root(root: Root, clock: Clock) -> Root:
 
 def next_targets(targets: Targets | None, clock: Clock) -> Targets:
     """The next version, otherwise the same; the first one if there is none."""
-    following = Targets() if targets is None else Targets.from_dict(targets.to_dict())
+    following = Targets() if targets is None else copy.deepcopy(targets)
     if targets is not None:
         following.version += 1
     following.expires = layout.expiry(layout.TARGETS, clock)

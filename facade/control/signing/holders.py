@@ -40,7 +40,7 @@ class Ceremony:
         self.files = MetadataRepository(repository, clock)
         self._pending = Pending(repository)
         self._online = online
-        self._offline = offline
+        self.offline = offline
         self._clock = clock
 
     def pending(self) -> Proposal | None:
@@ -224,7 +224,7 @@ class Ceremony:
 
         A holder whose key did not sign the present version signs a carried file, after reading it.
         """
-        signers = self._offline.signers(role, proposal.key_ids(role))
+        signers = self.offline.signers(role, proposal.key_ids(role))
         if current is None or not signers:
             return signers
         published = current.root if role == layout.ROOT else current.targets
@@ -260,14 +260,14 @@ class Ceremony:
             raise NotFound(f"Not every key to drop is a key of {role}: {', '.join(drop)}.")
         added = list(add)
         if not add and not drop and threshold is None:
-            here = self._offline.signers(role, before.keyids)
+            here = self.offline.signers(role, before.keyids)
             if not here:
                 raise Conflict(
                     f"No {role} key is at hand to be replaced. Name keys made elsewhere: "
                     "--add FILE --drop KEYID"
                 )
             dropped = {signer.public_key.keyid for signer in here}
-            added = [signer.public_key for signer in self._offline.add(role, len(here))]
+            added = [signer.public_key for signer in self.offline.add(role, len(here))]
         kept = [root.keys[key_id] for key_id in before.keyids if key_id not in dropped]
         return RoleKeys([*kept, *added], threshold or before.threshold)
 
@@ -280,9 +280,9 @@ class Ceremony:
 
     def _check_targets_keys(self, current: Current, new: Sequence[str]) -> None:
         role = current.root.signed.roles[layout.TARGETS]
-        if len(self._offline.signers(layout.TARGETS, role.keyids)) < role.threshold:
+        if len(self.offline.signers(layout.TARGETS, role.keyids)) < role.threshold:
             command = delegate_command(self.files.folder, self._online.folder, new)
             raise Conflict(
-                f"The targets key is not in {self._offline.folder}. Run, where it is at hand: "
+                f"The targets key is not in {self.offline.folder}. Run, where it is at hand: "
                 f"{command}"
             )

@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
     KeySerializationEncryption,
     NoEncryption,
     PrivateFormat,
+    PublicFormat,
     load_pem_private_key,
     load_pem_public_key,
 )
@@ -54,7 +55,7 @@ class OnlineKeys:
         self._algorithm = algorithm
 
     def has(self, role: str, key_ids: Collection[str] | None = None) -> bool:
-        """Whether a key of `role` is here that can be read and is one of `key_ids`."""
+        """Whether a key of `role` is here; with `key_ids`, one of these that can be used."""
         for path in self._paths(role):
             try:
                 if key_ids is None or self._open(path).public_key.keyid in key_ids:
@@ -262,6 +263,12 @@ def write_key(path: Path, signer: CryptoSigner, passphrase: Secret | None = None
     make_folder(path.parent, 0o700)
     write_file(path, pem, mode=0o600)
     sync_folder(path.parent)
+
+
+def public_pem(signer: CryptoSigner) -> bytes:
+    """The public part of a key in PEM form, to be carried; its key id follows from its content."""
+    public = load_pem_private_key(signer.private_bytes, None).public_key()
+    return public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
 
 def public_key_of_pem(pem: bytes) -> SSlibKey:

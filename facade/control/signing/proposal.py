@@ -6,6 +6,7 @@ signatures of the very same content only. `describe` is worked out from the cont
 from the file. Does not know whether its base is the present one: publication does.
 """
 
+import copy
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -140,6 +141,20 @@ class Proposal:
             merged = merged._with(role, mine)
         return merged
 
+    def signatures(self) -> Mapping[str, tuple[str, ...]]:
+        """By role, the ids of the keys that have signed, whether they are of use or not."""
+        present = {layout.ROOT: self.root, layout.TARGETS: self.targets}
+        return {r: tuple(m.signatures) for r, m in present.items() if m is not None}
+
+    def follows(self, root: bytes) -> bool:
+        """Whether this follows on that root.json."""
+        try:
+            known = Metadata[Root].from_bytes(root)
+        except (DeserializationError, ValueError):
+            return False
+        base = self.base_root
+        return base is not None and base.signed_bytes == known.signed_bytes
+
     def describe(self) -> Sequence[str]:
         """What would change, in sentences."""
         return describe(
@@ -256,4 +271,4 @@ def _load(kind: type[_T], content: Any) -> Metadata[_T] | None:
 
 def _copy(metadata: Metadata[Any] | None) -> Metadata[Any] | None:
     """So that signing one proposal changes no other."""
-    return None if metadata is None else Metadata.from_dict(metadata.to_dict())
+    return copy.deepcopy(metadata)

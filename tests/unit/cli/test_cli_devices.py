@@ -115,7 +115,9 @@ def test_the_ceremony_works_without_a_server(alone: CommandLine, tmp_path: Path)
     again = alone("trust", "init", "--fleet", "dev", *folders, "--root-out", str(root))
     assert again.code == 1
     added = alone("trust", "delegate", "kiosks", "dev", *folders, "--json")
-    assert json.loads(added.stdout) == {"delegated": ["kiosks"], "unchanged": ["dev"]}
+    body = json.loads(added.stdout)
+    assert (body["delegated"], body["unchanged"]) == (["kiosks"], ["dev"])
+    assert (body["published"], body["missing"]) == (True, [])
     status = alone(
         *("trust", "status", "--repository", str(tmp_path / "repo")),
         *("--online-keys", str(tmp_path / "online"), "--json"),
