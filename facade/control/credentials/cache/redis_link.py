@@ -9,6 +9,7 @@ command that failed was not carried out.
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import structlog
@@ -39,8 +40,16 @@ class RedisDownError(Exception):
     """Redis cannot be asked just now. Stays within this room: the cache turns it into a miss."""
 
 
-def redis_client(url: RedisUrl) -> Client:
-    """A client that connects when it is first used."""
+@dataclass(frozen=True, slots=True)
+class Clients:
+    """The client to use, and those that must be closed with it (the sentinels')."""
+
+    main: Client
+    others: tuple[Redis, ...] = ()
+
+
+def redis_client(url: RedisUrl) -> Clients:
+    """Clients that connect when they are first used."""
     options: dict[str, Any] = {
         "username": url.username,
         "password": None if url.password is None else url.password.reveal(),
@@ -57,7 +66,7 @@ def redis_client(url: RedisUrl) -> Client:
         from redis.asyncio.cluster import ClusterNode  # noqa: PLC0415 - most have no cluster
 
         nodes = [ClusterNode(name, number) for name, number in url.hosts]
-        return RedisCluster(startup_nodes=nodes, **options)
+        return Clients(RedisCluster(startup_nodes=nodes, **options))
     options["db"] = url.database
     if url.kind is RedisKind.SENTINEL:
         own: dict[str, Any] = {key: options[key] for key in ("ssl", "ssl_ca_certs") if url.tls}
@@ -65,30 +74,29 @@ def redis_client(url: RedisUrl) -> Client:
         if url.sentinel_password is not None:
             own["password"] = url.sentinel_password.reveal()
         sentinel: Any = Sentinel(url.hosts, sentinel_kwargs=own, **options)  # type: ignore[no-untyped-call]
-        master: Redis = sentinel.master_for(url.service)
-        return master
-    return Redis(host=host, port=port, **options)
+        return Clients(sentinel.master_for(url.service), tuple(sentinel.sentinels))
+    return Clients(Redis(host=host, port=port, **options))
 
 
 class RedisLink:
     """The only way to the client.
 
     Arguments:
-        client: closed with the link.
+        clients: closed with the link.
         places: the servers, for messages.
         seconds: how long a command may take.
     """
 
     def __init__(
         self,
-        client: Client,
+        clients: Clients,
         places: str,
         clock: Clock,
         *,
         observer: SharedCacheObserver | None = None,
         seconds: float = COMMAND_SECONDS,
     ) -> None:
-        self._client = client
+        self._clients = clients
         self._places = places
         self._clock = clock
         self._observer = observer or NullSharedCacheObserver()
@@ -112,9 +120,10 @@ class RedisLink:
         if self._probing is not None:
             self._probing.cancel()
             await asyncio.gather(self._probing, return_exceptions=True)
-        with contextlib.suppress(RedisError, OSError, TimeoutError):
-            async with asyncio.timeout(self._seconds):
-                await self._client.aclose()
+        for client in (self._clients.main, *self._clients.others):
+            with contextlib.suppress(RedisError, OSError, TimeoutError):
+                async with asyncio.timeout(self._seconds):
+                    await client.aclose()
 
     async def run(
         self, command: Callable[[Any], Awaitable[T]], *, seconds: float | None = None
@@ -138,7 +147,7 @@ class RedisLink:
     ) -> T:
         async with asyncio.timeout(self._seconds if seconds is None else seconds):
             async with self._slots:
-                return await command(self._client)
+                return await command(self._clients.main)
 
     def _went_down(self, error: Exception) -> None:
         if self._probing is None:
