@@ -245,3 +245,27 @@ async def test_connections_beyond_the_limit_are_closed_at_once(context: ssl.SSLC
             await writer.wait_closed()
             assert listener.hooks.failed == [(HandshakeReason.OVERLOADED, None)]
             assert listener.factory.connections == 2
+
+
+async def test_a_context_that_cannot_be_had_costs_that_connection_alone(
+    context: ssl.SSLContext,
+) -> None:
+    broken = True
+
+    def source() -> ssl.SSLContext:
+        if broken:
+            raise RuntimeError("no context")
+        return context
+
+    complaints: list[str] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, what: complaints.append(str(what.get("exception"))))
+    async with tls_listener(source, ScriptedProtocol) as listener:
+        reader, writer = await asyncio.open_connection(*listener.address)
+        assert await reader.read() == b""
+        writer.close()
+        await writer.wait_closed()
+        await listener.settled()
+        assert complaints == ["no context"]
+        broken = False
+        assert "CERTIFICATE_REQUIRED" in await asyncio.to_thread(alert, listener.address, None)

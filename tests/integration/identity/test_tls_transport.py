@@ -315,6 +315,12 @@ async def test_a_client_that_makes_us_write_and_does_not_read_is_not_read_from(
 
             assert await asyncio.to_thread(pour)
             assert app.wire.get_write_buffer_size() < MIB
+            peer.socket.settimeout(5)
+            before = len(app.received)
+            await asyncio.to_thread(peer.receive_exactly, before)
+            async with asyncio.timeout(5):  # it is read from again
+                while len(app.received) == before:  # noqa: ASYNC110 - real sockets
+                    await asyncio.sleep(0.01)
 
 
 async def test_key_updates_are_answered(context: ssl.SSLContext, tmp_path: Path) -> None:
