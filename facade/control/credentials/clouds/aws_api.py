@@ -209,7 +209,7 @@ class AwsApi:
             async with self._client(session, service, url, wanted, keys) as client:
                 return await getattr(client, operation)(**arguments)
         except errors.ClientError as error:
-            raise refusal(self._error(error.response)) from None
+            raise refusal(self._error(error.response, _sent(wanted, keys))) from None
         except FacadeError:
             raise  # from our transport, in words
         except Exception:  # noqa: BLE001 - whatever botocore trips over in a body that AWS never sent
@@ -241,7 +241,7 @@ class AwsApi:
         ) as client:
             yield client
 
-    def _error(self, response: Any) -> AwsError:
+    def _error(self, response: Any, sent: tuple[str, ...]) -> AwsError:
         found = response.get("Error", {})
         metadata = response.get("ResponseMetadata", {})
         said = _date(metadata)
@@ -250,11 +250,22 @@ class AwsApi:
             message=str(found.get("Message", "")),
             status=int(metadata.get("HTTPStatusCode", 0)),
             skew=None if said is None else self._clock.time() - said,
+            sent=sent,
         )
 
     def _their_time(self, answer: Any) -> float:
         said = _date(answer.get("ResponseMetadata", {}))
         return self._clock.time() if said is None else said
+
+
+def _sent(wanted: Wanted, keys: Keys) -> tuple[str, ...]:
+    """What AWS may repeat, and we never."""
+    secrets = (wanted.external_id, keys.secret_access_key, keys.session_token)
+    return (
+        wanted.role_arn,
+        keys.access_key_id,
+        *(secret.reveal() for secret in secrets if secret is not None),
+    )
 
 
 def _date(metadata: Any) -> float | None:

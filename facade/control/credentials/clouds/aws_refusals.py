@@ -9,7 +9,7 @@ Pure.
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from facade.errors import Upstream
 from facade.reasons import Reason
@@ -42,12 +42,14 @@ class AwsError:
         code, message: AWS's.
         status: HTTP status.
         skew: seconds that our clock is ahead of AWS's, when it said the time.
+        sent: what was sent along that is sealed or secret, to be struck out of the message.
     """
 
     code: str
-    message: str
+    message: str = field(repr=False)
     status: int
     skew: float | None = None
+    sent: tuple[str, ...] = field(default=(), repr=False)
 
 
 def _upstream(message: str, error: AwsError, reason: Reason = Reason.UPSTREAM_REFUSED) -> Upstream:
@@ -176,5 +178,5 @@ def _skew(skew: float | None) -> str:
 
 
 def _other(service: str, host: object, error: AwsError) -> Upstream:
-    words = redact(_NAMES.sub("***", f"{error.code}: {error.message}"))
+    words = redact(_NAMES.sub("***", f"{error.code}: {error.message}"), error.sent)
     return _upstream(f"AWS {service} refused for {host} ({error.status}). It says: {words}", error)
