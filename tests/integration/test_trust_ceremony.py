@@ -15,6 +15,7 @@ from tuf.api.metadata import Metadata, Targets
 
 from facade.control.signing.keys import read_key
 from facade.control.signing.proposal import Proposal
+from facade.errors import Conflict
 from tests.integration.test_signing_processes import killed_at, start
 from tests.support.ceremony import Control, Holder, Machine
 from tests.support.signing import make_target
@@ -397,6 +398,8 @@ def test_a_removed_fleet_keeps_its_last_line_and_can_come_back(
     it.control.carry(it.dan)
     assert client.target("prod/app/v1") is None
     assert it.control.current.snapshot.signed.meta["prod.json"].version == 3
+    with pytest.raises(Conflict, match="before it was withdrawn"):
+        it.control.publisher().publish("prod", add=[make_target(fleet="prod", content=b"other")])
 
 
 def test_renewing_gives_another_year(it: Installation) -> None:

@@ -5,6 +5,7 @@ never takes one role's file for another's.
 """
 
 import re
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 from tuf.api.metadata import DelegatedRole, Key, TargetFile, Targets
@@ -116,6 +117,13 @@ def target_file(target: SignedTarget) -> TargetFile:
         path=target.path,
         unrecognized_fields={"custom": target.custom},
     )
+
+
+def digests(targets: Targets, paths: Iterable[str]) -> dict[str, str]:
+    """The SHA-256 in hex of the targets at `paths`, those that are there."""
+    return {
+        path: targets.targets[path].hashes["sha256"] for path in paths if path in targets.targets
+    }
 
 
 def signed_target(path: str, target: TargetFile) -> SignedTarget:

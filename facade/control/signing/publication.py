@@ -18,6 +18,7 @@ from facade.control.signing.draft import Draft, check_own
 from facade.control.signing.keys import OnlineKeys
 from facade.control.signing.proposal import Proposal
 from facade.control.signing.repository import Current, MetadataRepository
+from facade.control.signing.withdrawn import WithdrawnPaths
 from facade.errors import Conflict, FacadeError
 
 log = structlog.get_logger(__name__)
@@ -58,6 +59,7 @@ def publish(
             if named != _fleet_keys(current, fleet):
                 body = _body(files, keys, current, fleet, old_key_lost=old_key_lost)
                 draft.add_targets(body, fleet, [keys.signer(fleet, named)], top.signed)
+        _note_withdrawn(files, current, top.signed)
     draft.publish()
     _retire(keys, current, root, top.signed if top else None)
     return draft.versions
@@ -126,6 +128,14 @@ def _body(
     elif not old_key_lost:
         raise Conflict(_LOST.format(role=fleet, folder=keys.folder))
     return published.signed
+
+
+def _note_withdrawn(files: MetadataRepository, current: Current | None, top: Targets) -> None:
+    """A removed fleet's artifacts are withdrawn: should it come back, its paths never change."""
+    for fleet in set(current.fleets if current else ()) - set(layout.delegated_fleets(top)):
+        assert current is not None
+        signed = files.fleet(current, fleet).signed
+        WithdrawnPaths(files.folder).note(layout.digests(signed, signed.targets))
 
 
 def _fleet_keys(current: Current | None, fleet: str) -> frozenset[str]:

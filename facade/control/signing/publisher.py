@@ -1,7 +1,8 @@
 """Publishing and withdrawing signed artifacts, and keeping short-lived roles fresh.
 
 Guarantees: concurrent publishers, in threads or processes, lose no update and a reader sees all of a
-change or none of it; a signed target never changes under its path; what is extended was signed by our
+change or none of it; a signed target never changes under its path, nor does another image ever come
+under a path that was withdrawn; what is extended was signed by our
 own keys before. Synchronous and disk-bound: call it in a thread. Does not check that a target exists
 in any registry: import does.
 """
@@ -19,6 +20,7 @@ from facade.control.signing import layout
 from facade.control.signing.draft import Draft, check_own
 from facade.control.signing.keys import OnlineKeys
 from facade.control.signing.repository import Current, MetadataRepository
+from facade.control.signing.withdrawn import WithdrawnPaths
 from facade.errors import Conflict, Invalid, NotFound
 from facade.target import SignedTarget
 
@@ -56,6 +58,7 @@ class Publisher:
 
     def __init__(self, repository: Path, keys: OnlineKeys, clock: Clock) -> None:
         self._repository = MetadataRepository(repository, clock)
+        self._withdrawn = WithdrawnPaths(repository)
         self._keys = keys
         self._clock = clock
 
@@ -86,7 +89,10 @@ class Publisher:
             current = self._repository.current()
             role = self._fleet_role(current, fleet)
             check_own(fleet, role, self._own(fleet))
+            leaving = layout.digests(role.signed, remove)
             added, unchanged = _merge(role.signed, fleet, add, remove)
+            _check_withdrawn(add, self._withdrawn.load())
+            self._withdrawn.note(leaving)
             if not added and not remove:
                 return PublishResult(unchanged=unchanged)
             draft = self._draft(current)
@@ -143,6 +149,15 @@ class Publisher:
     def _signer(self, current: Current, fleet: str) -> Signer:
         named = layout.delegated_keys(current.targets.signed, fleet)
         return self._keys.signer(fleet, named)
+
+
+def _check_withdrawn(add: Sequence[SignedTarget], withdrawn: Mapping[str, str]) -> None:
+    for target in add:
+        if withdrawn.get(target.path, target.digest.hex) != target.digest.hex:
+            raise Conflict(
+                f"{target.path} stood for another image before it was withdrawn, and never "
+                "changes: use another version."
+            )
 
 
 def _merge(

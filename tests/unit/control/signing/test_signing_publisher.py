@@ -70,6 +70,35 @@ def test_a_signed_target_never_changes(repo: SignedRepository) -> None:
     assert repo.publisher.targets("dev") == {"dev/app/v1": make_target()}
 
 
+def test_a_withdrawn_path_never_stands_for_another_image(repo: SignedRepository) -> None:
+    """Whatever the catalog's database remembers: the publisher remembers itself."""
+    repo.publisher.publish("dev", add=[make_target()])
+    repo.publisher.publish("dev", remove=["dev/app/v1"])
+    with pytest.raises(Conflict, match="before it was withdrawn"):
+        repo.reopened().publish("dev", add=[make_target(content=b"other"), make_target("v2")])
+    assert repo.publisher.targets("dev") == {}
+    repo.publisher.publish("dev", add=[make_target()])
+    assert client(repo).target("dev/app/v1") == make_target()
+
+
+def test_what_a_crash_tore_off_is_not_relied_on(repo: SignedRepository) -> None:
+    repo.publisher.publish("dev", add=[make_target("v1"), make_target("v2")])
+    notes = repo.folder / "withdrawn.jsonl"
+    notes.write_text('["dev/app/v1", "ab')
+    repo.publisher.publish("dev", remove=["dev/app/v1", "dev/app/v2"])
+    for version in ("v1", "v2"):
+        with pytest.raises(Conflict, match="before it was withdrawn"):
+            repo.publisher.publish("dev", add=[make_target(version, content=b"other")])
+
+
+def test_what_cannot_be_remembered_is_not_withdrawn(repo: SignedRepository) -> None:
+    repo.publisher.publish("dev", add=[make_target()])
+    (repo.folder / "withdrawn.jsonl").mkdir()
+    with pytest.raises(Unavailable, match="withdrawn"):
+        repo.publisher.publish("dev", remove=["dev/app/v1"])
+    assert set(repo.publisher.targets("dev")) == {"dev/app/v1"}
+
+
 def test_one_call_is_all_or_nothing(repo: SignedRepository) -> None:
     with pytest.raises(NotFound, match="dev/app/v9"):
         repo.publisher.publish("dev", add=[make_target()], remove=["dev/app/v9"])
