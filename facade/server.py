@@ -119,22 +119,30 @@ class Server:
         self._stopping.set()
 
     async def _answer(self, port: Port, sock: socket.socket) -> None:
-        runner = web.AppRunner(
-            port.app,
-            access_log=None,  # our own line is built once, with what matters in it
-            shutdown_timeout=DRAIN_SECONDS,
-            keepalive_timeout=KEEP_ALIVE_SECONDS,
-            handle_signals=False,
-            # A device that leaves, or is cut, takes its handler with it. An operator who closes
-            # a browser does not undo half an import.
-            handler_cancellation=port.layer is not None,
-        )
+        runner = runner_for(port.app, devices=port.layer is not None)
         await runner.setup()
         self._stack.push_async_callback(runner.cleanup)
         if port.layer is None:
             await web.SockSite(runner, sock, ssl_context=port.tls, backlog=BACKLOG).start()
         else:
             await _LayeredSite(runner, sock, port.layer).start()
+
+
+def runner_for(app: web.Application, *, devices: bool) -> web.AppRunner:
+    """The HTTP server around `app`, as the device port or another one wants it."""
+    return web.AppRunner(
+        app,
+        access_log=None,  # our own line is built once, with what matters in it
+        shutdown_timeout=DRAIN_SECONDS,
+        keepalive_timeout=KEEP_ALIVE_SECONDS,
+        handle_signals=False,
+        # A device that leaves, or is cut, takes its handler with it. An operator who closes
+        # a browser does not undo half an import.
+        handler_cancellation=devices,
+        # Nobody who speaks to us compresses, and inflating a body, even one that is thrown away,
+        # costs a thousand times what sending it did.
+        auto_decompress=False,
+    )
 
 
 class _LayeredSite(web.BaseSite):

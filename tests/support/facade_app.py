@@ -28,6 +28,7 @@ from facade.clock import SystemClock
 from facade.observability.metrics import Metrics
 from facade.oci.digest import Digest
 from facade.oci.host import RegistryHost
+from facade.server import runner_for
 from facade.serving.api.app import device_app
 from facade.serving.blobs.cache import BlobCache
 from facade.serving.blobs.limits import TransferLimits
@@ -245,9 +246,7 @@ class FacadeApp:
         )
 
     async def _listen(self, app: web.Application) -> None:
-        runner = web.AppRunner(
-            app, access_log=None, handle_signals=False, handler_cancellation=True
-        )
+        runner = runner_for(app, devices=True)
         await runner.setup()
         self._stack.push_async_callback(runner.cleanup)
         assert runner.server is not None

@@ -163,6 +163,7 @@ class Routes:
         except Invalid as error:
             return _unsatisfiable(exchange, error, answer.size)
         if exchange.head_only or not what.has_body:
+            self._still_admitted(exchange)
             return web.Response(status=what.status, headers=what.headers)
         return await self._sender.send(exchange, device, answer, what)
 
@@ -173,9 +174,11 @@ class Routes:
             what = plan(exchange.http, answer.request.digest, answer.size, answer.media_type)
         except Invalid as error:
             return _unsatisfiable(exchange, error, answer.size)
-        if exchange.head_only or not what.has_body:
+        bodiless = exchange.head_only or not what.has_body
+        data = b"" if bodiless else await answer.read()
+        self._still_admitted(exchange)
+        if bodiless:
             return web.Response(status=what.status, headers=what.headers)
-        data = await answer.read()
         return _part(exchange, data, what)
 
     async def _referrers(
@@ -184,6 +187,7 @@ class Routes:
         answer = await self._pulls.referrers(
             device, request, artifact_type=exchange.http.query.get("artifactType")
         )
+        self._still_admitted(exchange)
         headers: dict[str, str] = {
             hdrs.CONTENT_TYPE: answer.media_type,
             hdrs.CACHE_CONTROL: NO_STORE,
@@ -198,6 +202,10 @@ class Routes:
         exchange.device = device
         self._peers.admit(device)
         return device
+
+    def _still_admitted(self, exchange: Exchange) -> None:
+        """Judge the device once more: slot, walk and registry may have taken a minute together."""
+        self._peers.check(exchange.http.transport)
 
 
 def _part(exchange: Exchange, data: bytes, what: Plan) -> web.Response:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from facade.device import Device
-from facade.errors import Denied, Invalid, NotFound
+from facade.errors import Denied, Integrity, Invalid, NotFound
 from facade.oci.digest import Digest
 from facade.oci.host import RegistryHost
 from facade.oci.manifest import OCI_INDEX, Descriptor
@@ -113,12 +113,13 @@ class PullService:
         if len(allowed.sizes) > 1:  # descriptors disagree; the bytes know
             data = await self._manifest(device, request, allowed)
             allowed = replace(allowed, size=len(data))
-        return ManifestAnswer(
-            request,
-            allowed.size,
-            allowed.media_type,
-            read=lambda: self._manifest(device, request, allowed),
-        )
+
+        async def read() -> bytes:
+            data = await self._manifest(device, request, allowed)
+            await self.judge(device, request)  # a registry may have taken its time meanwhile
+            return data
+
+        return ManifestAnswer(request, allowed.size, allowed.media_type, read=read)
 
     async def blob(self, device: Device, request: PullRequest) -> BlobAnswer:
         """A blob. Raises Denied, or Unavailable when that cannot be decided."""
@@ -190,10 +191,10 @@ class PullService:
             request.host, request.repository, request.digest, allowed.size
         )
         key = (request.host, request.repository, request.digest, allowed.media_type, len(data))
+        if len(data) not in allowed.sizes:  # another fleet's descriptor may have been right
+            raise Integrity(f"The manifest has {len(data)} bytes; {allowed.size} were announced.")
         if key not in self._servable:
-            if len(data) in allowed.sizes:
-                allowed = replace(allowed, size=len(data))
-            servable(data, allowed)
+            servable(data, replace(allowed, size=len(data)))
             if len(self._servable) >= _MAX_SERVABLE:
                 self._servable.clear()
             self._servable.add(key)

@@ -23,6 +23,7 @@ HOLE_SECONDS = 30.0
 _MAX_ASKED = 1024
 
 Key = tuple[Role, Digest]
+_Identity = tuple[Digest, int | None, str, tuple[Platform, ...], int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,8 @@ class Walk:
         self._first: deque[Node] = deque()
         self._next: deque[Node] = deque()
         self._pending: dict[Digest, list[Node]] = {}
-        self._taken: set[tuple[Digest, int | None, str, tuple[Platform, ...], int]] = set()
+        self._taken: set[_Identity] = set()
+        self._reading: set[_Identity] = set()  # taken, and not given back yet
         self._holes: list[tuple[float, Node]] = []
         self._cut = False
         self._spoilt: set[tuple[Digest, int | None, str]] = set()
@@ -154,6 +156,7 @@ class Walk:
         if identity in self._taken:
             return False
         self._taken.add(identity)
+        self._reading.add(identity)
         waiting = self._pending.get(node.digest, [])
         if node in waiting:
             waiting.remove(node)
@@ -163,15 +166,18 @@ class Walk:
 
     def put_back(self, node: Node) -> None:
         """It was not read after all."""
+        self._reading.discard(_identity(node))
         self._taken.discard(_identity(node))
         self._first.appendleft(node)
 
     def hole(self, node: Node, now: float) -> None:
         """It could not be had. The walk goes on, but is not complete without it."""
+        self._reading.discard(_identity(node))
         self._holes.append((now + HOLE_SECONDS, node))
 
     def spoil(self, node: Node) -> None:
         """Its bytes are not what the descriptor promised, or may not be served as it."""
+        self._reading.discard(_identity(node))
         self._spoilt.add((node.digest, node.size, node.media_type))
         key = (Role.MANIFEST, node.digest)
         if node.digest not in self._tops:
@@ -182,6 +188,7 @@ class Walk:
 
     def expand(self, node: Node, reading: Reading) -> None:
         """Follow its edges. A wrong size spoils the edge that stated it, and no other."""
+        self._reading.discard(_identity(node))
         if node.size is None:
             self._grant(Role.MANIFEST, node.digest, reading.length, reading.media_type, node.target)
         elif node.size != reading.length:
@@ -205,9 +212,10 @@ class Walk:
             (self._first if child.digest in self._asked else self._next).appendleft(child)
 
     def exhausted(self, now: float) -> bool:
-        """Whether nothing is left to read just now."""
+        """Whether nothing is left to read just now, nor being read: that may still say "yes"."""
         return not (
-            self._first
+            self._reading
+            or self._first
             or self._next
             or self._position < len(self.targets)
             or any(at <= now for at, _ in self._holes)
@@ -259,6 +267,6 @@ def _referrer(digest: Digest, target: SignedTarget) -> Node:
     return Node(digest, None, "", (), 1, target)
 
 
-def _identity(node: Node) -> tuple[Digest, int | None, str, tuple[Platform, ...], int]:
+def _identity(node: Node) -> _Identity:
     """What makes two nodes the same reading, whichever target led there."""
     return node.digest, node.size, node.media_type, node.platforms, node.depth
