@@ -5,7 +5,9 @@ Guarantees: every secret here is a `Secret`, so no repr, log line or error shows
 A new provider is one file in `providers/` with a class that has `prepare` and `credentials`, and
 one line in the table of `providers/__init__.py`. `prepare` is pure: it reads what an operator
 typed, refuses it with a sentence, and says what to seal; `credentials` turns the sealed fields
-into a user name and password for the registry (or its token service), with the time they end.
+into a user name and password for the registry (or its token service), with the time they end. It
+asks over `ProviderContext.http`, never over a library's own HTTP, and imports a library late. The
+suite in tests/contract/test_provider_contract.py holds for each name of the table.
 The broker does the rest: caching, one exchange at a time, refreshing, Basic or Bearer.
 """
 
