@@ -95,8 +95,15 @@ class DenyList:
         await self._change(lambda connection: connection.execute(insert(devices).values(values)))
 
     async def revoke_device(self, device: DeviceName, at: float, by: str) -> None:
-        """Refuse all certificates of `device`. Raises Unavailable."""
+        """Refuse all certificates of `device`, those known here whatever the clock says today.
+
+        Raises Unavailable.
+        """
         fleet, name = device
+        # A clock set back must not make an old certificate count as newer than its revocation.
+        before = self.revoked(device)
+        known = [issued.not_before for issued in self.issued(device)]
+        at = max(at, *known, before.at if before else at)
         table = device_revocations
 
         def change(connection: Connection) -> None:
