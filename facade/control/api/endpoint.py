@@ -205,6 +205,8 @@ def _dump(answer: BaseModel) -> dict[str, Any]:
 def _query(request: web.Request, schema: type[Q]) -> Q:
     if len(request.query_string) > _MAX_QUERY_CHARS:
         raise Invalid(f"The query is longer than {_MAX_QUERY_CHARS} characters.")
+    if len(request.query) != len(set(request.query)):
+        raise Invalid("The query gives a parameter more than once.")
     try:
         return schema.model_validate(dict(request.query))
     except ValidationError as error:

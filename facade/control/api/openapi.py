@@ -23,8 +23,10 @@ _FAILURES = {
     "403": "the key lacks a permission, or a fleet",
     "404": "no such thing",
     "409": "it contradicts what exists",
+    "413": "the body is too large",
     "422": "refused by the registry",
     "429": "too many failed keys",
+    "500": "a defect of the facade; its log says more",
     "502": "the registry cannot be reached",
     "503": "not possible just now",
     "504": "the registry did not answer in time",
@@ -113,9 +115,20 @@ def _query_parameters(model: type[BaseModel]) -> list[dict[str, Any]]:
     schema = model.model_json_schema(ref_template=_REF)
     required = schema.get("required", [])
     return [
-        {"name": name, "in": "query", "required": name in required, "schema": value}
+        {"name": name, "in": "query", "required": name in required, "schema": _without_null(value)}
         for name, value in schema["properties"].items()
     ]
+
+
+def _without_null(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """A query has no null: an optional parameter is there or not."""
+    kept = {key: value for key, value in schema.items() if key != "anyOf"}
+    if kept.get("default", "") is None:
+        del kept["default"]
+    kinds = [kind for kind in schema.get("anyOf", ()) if kind != {"type": "null"}]
+    return (
+        {**kept, **kinds[0]} if len(kinds) == 1 else {**kept, **({"anyOf": kinds} if kinds else {})}
+    )
 
 
 def _failures(references: _References) -> dict[str, Any]:

@@ -237,9 +237,13 @@ def _check_ca(pem: str) -> None:
     try:
         if len(pem) > MAX_CA_CHARS:
             raise ValueError("too long")
+        if not pem.isascii():
+            raise ValueError("not ASCII")  # RFC 7468; a comment in another script does it too
         ssl.create_default_context(cadata=pem)
     except (ssl.SSLError, ValueError) as error:
-        raise Invalid("The CA file holds no certificates in PEM form that can be read.") from error
+        raise Invalid(
+            "The CA file holds no certificates in PEM form (plain ASCII) that can be read."
+        ) from error
 
 
 def _check_proxy(proxy: str) -> None:

@@ -77,6 +77,22 @@ async def test_guessing_keys_is_stopped_for_a_while(port: Client, fakes: Fakes) 
     assert (await port.get("/api/v1/fleets", headers=headers)).status == 401
 
 
+async def test_who_guesses_does_not_lock_out_a_key_that_worked_before(
+    port: Client, fakes: Fakes
+) -> None:
+    ours = {"Authorization": "Bearer key-for-everything"}
+    assert (await port.get("/api/v1/fleets", headers=ours)).status == 200
+    for _ in range(FAILURES_ALLOWED + 1):
+        await port.get("/api/v1/fleets", headers={"Authorization": "Bearer guess"})
+    assert (await port.get("/api/v1/fleets", headers=ours)).status == 200
+    fakes.keys.put("never-seen")
+    unseen = {"Authorization": "Bearer never-seen"}
+    assert (await port.get("/api/v1/fleets", headers=unseen)).status == 429
+    await fakes.keys.revoke("id-key-for-everything")
+    assert (await port.get("/api/v1/fleets", headers=ours)).status == 401, "revoked is revoked"
+    assert (await port.get("/api/v1/fleets", headers=ours)).status == 429
+
+
 def test_failures_of_one_address_do_not_count_for_another() -> None:
     failed = FailedKeys(FakeClock(), allowed=1)
     failed.failed("192.0.2.1")

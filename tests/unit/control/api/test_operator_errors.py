@@ -102,7 +102,9 @@ async def test_a_body_over_the_limit_is_413(api: Client) -> None:
     assert list(await answer.json()) == ["error"]
 
 
-@pytest.mark.parametrize("query", ["limit=0", "limit=201", "offset=-1", "limit=x", "colour=red"])
+@pytest.mark.parametrize(
+    "query", ["limit=0", "limit=201", "offset=-1", "limit=x", "colour=red", "limit=1&limit=2"]
+)
 async def test_a_malformed_query_is_400(api: Client, query: str) -> None:
     answer = await api.get(f"/api/v1/connections?{query}")
     assert answer.status == 400

@@ -132,6 +132,7 @@ async def test_user_names_of_quay_and_harbor_are_kept_as_typed(parts: Parts, use
         (ConnectionSettings(ca_pem="nonsense"), "PEM"),
         (ConnectionSettings(ca_pem="-----BEGIN PRIVATE KEY-----\ncanary"), "private key"),
         (ConnectionSettings(ca_pem="x" * 300_000), "PEM"),
+        (ConnectionSettings(ca_pem="# Autorità"), "plain ASCII"),
         (ConnectionSettings(proxy="proxy.example"), "as a URL"),
         (ConnectionSettings(proxy="http://[bad"), "as a URL"),
         (ConnectionSettings(proxy="socks5://proxy.example"), "as a URL"),
