@@ -5,6 +5,7 @@ read: `pulls` does.
 """
 
 import asyncio
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, suppress
@@ -38,12 +39,15 @@ class Content:
 
     Arguments:
         held: objects and bytes, as last looked at (every `SAMPLE_SECONDS`).
+        max_bytes: what it may hold; free: bytes on its disk, as last looked at.
         wanted: what is evicted last; set when somebody knows.
     """
 
     blobs: BlobCache
     keeper: StoreKeeper
     held: tuple[int, int] = (0, 0)
+    max_bytes: int = 0
+    free: int = 0
     wanted: Callable[[], frozenset[Digest]] = frozenset
 
     @property
@@ -114,17 +118,24 @@ async def open_content(
         grown=keeper.grown,
     )
     stack.push_async_callback(blobs.close)
-    content = Content(blobs, keeper, held)
+    content = Content(blobs, keeper, held, bounds.max_bytes, await asyncio.to_thread(_free, folder))
 
     async def sample() -> None:
         while True:
             await clock.sleep(SAMPLE_SECONDS)
             with suppress(Unavailable):  # the keeper logs what is wrong with the index
                 content.held = await index.totals()
+            with suppress(OSError):
+                content.free = await asyncio.to_thread(_free, folder)
 
     background(stack, keeper.run())
     background(stack, sample())
     return content
+
+
+def _free(folder: Path) -> int:
+    status = os.statvfs(folder)
+    return status.f_bavail * status.f_frsize
 
 
 def _bounds(settings: Settings, folder: Path, held: int) -> Bounds:

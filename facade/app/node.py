@@ -59,6 +59,9 @@ async def node(
         serving_wing(settings, control=control.port, metrics=metrics, clock=clock) as serving,
     ):
         health = Health((*serving.checks, *control.checks))
+        metrics.watch_readiness(
+            lambda: health.readiness().ready, lambda: health.readiness().status != "ok"
+        )
         yield Node(
             device_app=serving.app,
             device_layer=serving.layer,

@@ -77,7 +77,7 @@ async def serving_wing(
     async with AsyncExitStack() as stack:
         reports = Reports(control=control, clock=clock, observer=metrics)
         contexts = TlsContexts(_tls_files(settings), _identity_rule(settings))
-        metrics.certificate_expires("server", contexts.server_not_after())
+        metrics.watch_certificates(contexts.expiries)
         refresher, metadata = await _trust(stack, settings, metrics, clock)
         upstream = RegistryClient(
             authorizer=control,
@@ -103,6 +103,7 @@ async def serving_wing(
         content = await open_content(stack, settings, BlobEvents(metrics, reports), clock)
         blobs = content.blobs
         metrics.watch_cache(content.objects, content.bytes)
+        metrics.watch_store(lambda: content.max_bytes, lambda: content.free)
         manifests = Manifests(control=control, blobs=blobs, sources=sources, reports=reports)
         stack.push_async_callback(manifests.close)
         authorisation = Authorisation(

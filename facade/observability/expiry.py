@@ -4,7 +4,7 @@ Guarantees: the figure shown is right at the moment of the scrape, also when not
 it since. Negative once expired. Does not decide anything: checks on freshness are `serving.trust`'s.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from prometheus_client.core import GaugeMetricFamily
@@ -29,6 +29,7 @@ class ExpiryCollector(Collector):
         self._clock = clock
         self._families = tuple(families)
         self._moments: dict[str, dict[str, float]] = {family.name: {} for family in self._families}
+        self._sources: dict[str, Callable[[], Mapping[str, float]]] = {}
 
     def set(self, name: str, label: str, at: float | None) -> None:
         """Note that `label` of family `name` expires `at`; None forgets it."""
@@ -41,11 +42,17 @@ class ExpiryCollector(Collector):
         """Replace every label of family `name`."""
         self._moments[name] = dict(moments)
 
+    def watch(self, name: str, source: Callable[[], Mapping[str, float]]) -> None:
+        """Ask `source` for further labels of family `name` at each scrape: what is reloaded shows."""
+        self._sources[name] = source
+
     def collect(self) -> Iterable[GaugeMetricFamily]:
         """What prometheus_client asks for at each scrape."""
         now = self._clock.time()
         for family in self._families:
             gauge = GaugeMetricFamily(family.name, family.help, labels=[family.label])
-            for label, at in sorted(self._moments[family.name].items()):
+            source = self._sources.get(family.name)
+            moments = {**self._moments[family.name], **(source() if source else {})}
+            for label, at in sorted(moments.items()):
                 gauge.add_metric([label], at - now)
             yield gauge

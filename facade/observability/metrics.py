@@ -9,7 +9,14 @@ Does not sum over processes: each worker has its own `Metrics`.
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
 
 from facade.clock import Clock
 from facade.observability.expiry import ExpiryCollector, ExpiryGauge
@@ -53,6 +60,8 @@ class Metrics:
             ),
         )
         self.registry.register(self._expiry)
+        # Descriptors, memory, processor time, start: `facade_process_…`.
+        ProcessCollector(namespace="facade", registry=self.registry)
         self._requests = Children(
             self._counter("requests", "Requests on the device port.", "route", "status")
         )
@@ -65,6 +74,8 @@ class Metrics:
             )
         )
         self._refusals = Children(self._counter("refusals", "Requests refused.", "reason"))
+        for reason in Reason:  # from zero, so that the first of its kind is an increase
+            self._refusals(reason.value)
         self._sent = Children(self._counter("sent_bytes", "Body bytes sent to devices.", "host"))
         self._fetched = Children(
             self._counter("fetched_bytes", "Body bytes received from registries.", "host")
@@ -197,6 +208,11 @@ class Metrics:
         self._gauge("cache_objects", "Objects in the cache.").set_function(objects)
         self._gauge("cache_bytes", "Bytes in the cache.").set_function(size)
 
+    def watch_store(self, limit: Callable[[], int], free: Callable[[], int]) -> None:
+        """Show how many bytes the cache may hold, and its disk's free bytes. Call once."""
+        self._gauge("cache_limit_bytes", "Bytes the cache may hold.").set_function(limit)
+        self._gauge("cache_disk_free_bytes", "Free bytes on its disk.").set_function(free)
+
     # Upstream and tokens.
 
     def answered(self, host: str, status: int | None, seconds: float) -> None:
@@ -236,9 +252,9 @@ class Metrics:
         """A TLS handshake failed; `reason` is OpenSSL's or ours, bounded in number."""
         self._handshake_failures(reason).inc()
 
-    def certificate_expires(self, name: str, at: float | None) -> None:
-        """Our own certificate `name` ("server", "device-ca:<file>") expires `at`."""
-        self._expiry.set(_CERTIFICATE, name, at)
+    def watch_certificates(self, moments: Callable[[], Mapping[str, float]]) -> None:
+        """Show when certificates end: name ("server", "device-ca:<file>") → Unix seconds."""
+        self._expiry.watch(_CERTIFICATE, moments)
 
     def refreshed(self, view: HasExpiries) -> None:
         """New signed metadata is in use."""
@@ -264,6 +280,11 @@ class Metrics:
         self._expiry.set(_PUBLISHED, role, self._clock.time() + seconds_left)
 
     # The process.
+
+    def watch_readiness(self, ready: Callable[[], bool], degraded: Callable[[], bool]) -> None:
+        """Show what /readyz says, for whoever scrapes and does not probe. Call once."""
+        self._gauge("ready", "1: this node can serve.").set_function(ready)
+        self._gauge("degraded", "1: something is wrong; /readyz says what.").set_function(degraded)
 
     def report_dropped(self) -> None:
         """An event for the control side was dropped."""

@@ -85,6 +85,7 @@ class TokenBroker:
         self._observer = observer or NullExchangeObserver()
         self._schemes = Schemes()
         self._flights = Flights(clock)
+        self._shown: dict[str, str] = {}  # connection id → host whose token's end is shown
 
     async def close(self) -> None:
         """Stop running exchanges."""
@@ -95,6 +96,8 @@ class TokenBroker:
         self._schemes.forget(connection_id)
         self._flights.forget(connection_id)
         self._cache.forget(connection_id)
+        if (host := self._shown.pop(connection_id, None)) is not None:
+            self._observer.token_expires(host, None)
 
     def scheme(self, connection: Connection) -> str | None:
         """What the registry wants, `basic` or `bearer`, once it has said; for people."""
@@ -236,6 +239,7 @@ class TokenBroker:
             self._observer.exchanged(connection.provider, "failed")
             raise
         self._observer.exchanged(connection.provider, "ok")
+        self._shown[connection.id] = str(connection.host)
         self._observer.token_expires(str(connection.host), token.expires_at)
         await self._cache.put(key, token)
         return token

@@ -7,7 +7,7 @@ answers for both (trust.md, "Identity"). Does not decide who is a device: `certi
 """
 
 import ssl
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,6 +63,7 @@ class _Loaded:
     certificates: DeviceCertificates
     crls: tuple[Crl, ...]
     server_not_after: float
+    expiries: Mapping[str, float]
 
 
 class TlsContexts:
@@ -92,6 +93,12 @@ class TlsContexts:
     def server_not_after(self) -> float:
         """When the server's certificate ends, Unix seconds."""
         return self._loaded.server_not_after
+
+    def expiries(self) -> Mapping[str, float]:
+        """When what is loaded ends, Unix seconds: "server", and for each `[[device.ca]]` the soonest
+        of its certificates ("device-ca:<file name>") and its next CRL ("crl:<file name>").
+        """
+        return self._loaded.expiries
 
     def admit(self, der: bytes, revocations: Revocations, now: float) -> Device:
         """The device behind a verified peer certificate, if it may still come in at `now`.
@@ -132,19 +139,26 @@ class TlsContexts:
     def _load(self) -> _Loaded:
         files = self._files
         cas, crls = [], []
+        expiries: dict[str, float] = {}
+
+        def note(name: str, at: float) -> None:
+            expiries[name] = min(at, expiries.get(name, at))
+
         for entry in files.cas:
             ca = DeviceCA.from_pem(_read(entry.file), entry.fleets)
             cas.append(ca)
+            for each in ca.certificates:
+                note(f"device-ca:{entry.file.name}", each.not_valid_after_utc.timestamp())
             if entry.crl is not None:
-                crls.append(read_crl(_read(entry.crl), ca.certificates))
+                crl = read_crl(_read(entry.crl), ca.certificates)
+                crls.append(crl)
+                if crl.next_update is not None:
+                    note(f"crl:{entry.crl.name}", crl.next_update)
         context = server_context(files.certificate, files.key, [entry.file for entry in files.cas])
         certificate = x509.load_pem_x509_certificate(_read(files.certificate))
-        return _Loaded(
-            context,
-            DeviceCertificates(cas, self._rule),
-            tuple(crls),
-            certificate.not_valid_after_utc.timestamp(),
-        )
+        ends = certificate.not_valid_after_utc.timestamp()
+        note("server", ends)
+        return _Loaded(context, DeviceCertificates(cas, self._rule), tuple(crls), ends, expiries)
 
 
 def server_context(certificate: Path, key: Path, device_cas: Sequence[Path]) -> ssl.SSLContext:

@@ -63,7 +63,9 @@ def exercise(metrics: Metrics) -> None:
     metrics.token_expires("ghcr.io", 1300)
     metrics.handshake_done(("::1", 1), b"der")
     metrics.handshake_failed(("::1", 1), "certificate expired", "CN=kiosk-7")
-    metrics.certificate_expires("server", 2000)
+    metrics.watch_certificates(lambda: {"server": 2000})
+    metrics.watch_readiness(lambda: True, lambda: False)
+    metrics.watch_store(lambda: 9, lambda: 8)
     metrics.refreshed(View(timestamp=1100, snapshot=900))
     metrics.refresh_failed(Reason.METADATA_EXPIRED)
     metrics.resigned()
@@ -135,6 +137,34 @@ def test_cache_size_is_asked_for_at_the_scrape() -> None:
     metrics.watch_cache(lambda: 1, lambda: size[0])
     size[0] = 6
     assert samples(metrics)["facade_cache_bytes",] == 6
+
+
+def test_certificates_are_asked_for_at_the_scrape_so_a_reload_shows() -> None:
+    clock = StillClock()
+    metrics = Metrics(clock)
+    loaded = {"server": 2000.0, "device-ca:old.pem": 1500.0}
+    metrics.watch_certificates(lambda: loaded)
+    clock.now = 1400.0
+    assert samples(metrics)["facade_certificate_expiry_seconds", "server"] == 600
+    loaded = {"server": 9000.0}
+    seen = samples(metrics)
+    assert seen["facade_certificate_expiry_seconds", "server"] == 7600
+    assert ("facade_certificate_expiry_seconds", "device-ca:old.pem") not in seen
+
+
+def test_every_refusal_counts_from_zero_so_that_the_first_is_an_increase() -> None:
+    seen = samples(Metrics(StillClock()))
+    assert {seen["facade_refusals_total", reason.value] for reason in Reason} == {0}
+
+
+def test_readiness_and_the_process_are_shown() -> None:
+    metrics = Metrics(StillClock())
+    ready = [True]
+    metrics.watch_readiness(lambda: ready[0], lambda: not ready[0])
+    ready[0] = False
+    seen = samples(metrics)
+    assert (seen["facade_ready",], seen["facade_degraded",]) == (0, 1)
+    assert 0 < seen["facade_process_open_fds",] < seen["facade_process_max_fds",]
 
 
 def test_two_instances_share_nothing() -> None:
