@@ -59,6 +59,7 @@ async def node(
         serving_wing(settings, control=control.port, metrics=metrics, clock=clock) as serving,
     ):
         health = Health((*serving.checks, *control.checks))
+        operator_tls = _operator_tls(settings.operator.cert, settings.operator.key)
         metrics.watch_readiness(
             lambda: health.readiness().ready, lambda: health.readiness().status != "ok"
         )
@@ -66,10 +67,10 @@ async def node(
             device_app=serving.app,
             device_layer=serving.layer,
             operator_app=control.operator_app(serving.cache),
-            operator_tls=_operator_tls(settings.operator.cert, settings.operator.key),
+            operator_tls=operator_tls,
             metrics_app=metrics_app(metrics, health),
             health=health,
-            reload=lambda: _reload(serving),
+            reload=lambda: _reload(serving, settings, operator_tls),
             first_api_key=lambda: _first_key(control),
         )
 
@@ -78,10 +79,14 @@ def _first_key(control: ControlWing) -> "asyncio.Future[Secret]":
     return asyncio.ensure_future(control.first_api_key())
 
 
-def _reload(serving: ServingWing) -> None:
+def _reload(serving: ServingWing, settings: Settings, operator_tls: ssl.SSLContext | None) -> None:
     """On SIGHUP; a broken file keeps the old ones and says so."""
     try:
         serving.contexts.reload()
+        fresh = _operator_tls(settings.operator.cert, settings.operator.key)
+        if fresh is not None and operator_tls is not None:
+            # Only after a fresh context took both: a live one would be left with half of them.
+            _load(operator_tls, settings.operator.cert, settings.operator.key)
     except FacadeError as error:
         log.error("tls_reload_failed", error=error.message)
     else:
@@ -93,9 +98,14 @@ def _operator_tls(cert: Path | None, key: Path | None) -> ssl.SSLContext | None:
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    _load(context, cert, key)
+    return context
+
+
+def _load(context: ssl.SSLContext, cert: Path | None, key: Path | None) -> None:
+    assert cert is not None
     try:
         # An encrypted key must not make a service prompt.
         context.load_cert_chain(cert, key, password=b"")
     except (OSError, ssl.SSLError, ValueError) as error:
         raise Invalid(f"operator.cert {cert} and operator.key {key} cannot be used.") from error
-    return context

@@ -163,7 +163,9 @@ class Api:
         except ssl.SSLCertVerificationError as error:
             connection.close()
             raise Unavailable(
-                f"The certificate of {self.url} is not trusted: {error.verify_message}."
+                f"The certificate of {self.url} is not trusted: {error.verify_message.rstrip('.')}. "
+                "Put that facade's server-ca.pem into the folder that --state names (or set "
+                "SSL_CERT_FILE), and call it in FACADE_URL by a name of its certificate."
             ) from error
         except (OSError, http.client.HTTPException) as error:
             connection.close()
