@@ -100,6 +100,22 @@ async def test_what_comes_with_the_handshakes_last_flight_is_delivered(
         assert await asyncio.to_thread(talk) == b"early"
 
 
+async def test_a_client_with_nagles_algorithm_does_not_wait_for_a_delayed_acknowledgement(
+    context: ssl.SSLContext,
+) -> None:
+    async with tls_listener(context, Apps(echo)) as listener:
+
+        def talk() -> float:
+            with TlsPeer(listener.address, CLIENT) as peer:
+                peer.handshake()
+                begun = time.monotonic()
+                peer.send(b"x")  # held back until the handshake's last flight is acknowledged
+                assert peer.receive() == b"x"
+                return time.monotonic() - begun
+
+        assert min([await asyncio.to_thread(talk) for _ in range(10)]) < 0.03
+
+
 async def test_a_record_cut_into_single_bytes(context: ssl.SSLContext) -> None:
     async with tls_listener(context, Apps(echo)) as listener:
 
