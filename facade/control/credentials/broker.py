@@ -14,7 +14,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
 from facade.clock import Clock
-from facade.control.credentials.flights import Flights
+from facade.control.credentials.flights import FAILURE_SECONDS, Flights
 from facade.control.credentials.model import Presented, Provider, StoredSecrets
 from facade.control.credentials.observer import ExchangeObserver, NullExchangeObserver
 from facade.control.credentials.schemes import Schemes
@@ -101,7 +101,7 @@ class TokenBroker:
 
     def scheme(self, connection: Connection) -> str | None:
         """What the registry wants, `basic` or `bearer`, once it has said; for people."""
-        known = self._schemes.known(connection, Scope(None))
+        known = self._schemes.known(connection, Scope(None), self._clock.monotonic())
         return None if known is None else known.scheme
 
     async def authorization(
@@ -115,7 +115,7 @@ class TokenBroker:
         current = self._current(connection)
         if challenge:
             self._schemes.learn(current, scope, challenge)
-        known = self._schemes.known(current, scope)
+        known = self._schemes.known(current, scope, self._clock.monotonic())
         provider = self._providers.get(current.provider)
         if known is None:
             if not provider.eager:
@@ -223,7 +223,12 @@ class TokenBroker:
             if token.due(now, self._chance()):
                 self._flights.start(key, fresh)
             return token
-        token = await self._flights.join(key, fresh)
+        try:
+            token = await self._flights.join(key, fresh)
+        except FacadeError:
+            # The registry may name another token service by then: let it say so.
+            self._schemes.doubt(connection.id, self._clock.monotonic() + FAILURE_SECONDS)
+            raise
         self._current(connection)  # it may have been removed meanwhile
         return token
 

@@ -11,6 +11,8 @@ from facade.control.credentials.model import Prepared
 from facade.errors import Denied, Upstream
 from facade.reasons import Reason
 from facade.secret import Secret
+from facade.upstream.challenge import Challenge
+from facade.upstream.connection import Authorization
 from tests.support.broker import APP, BASIC, BEARER, OTHER, Parts, broker_parts, header_of
 from tests.support.clock import settle
 from tests.support.control import connect
@@ -97,7 +99,8 @@ async def test_a_failure_is_told_to_all_and_remembered_for_seconds_only(parts: P
         await parts.broker.authorization(connection, APP)
     assert len(parts.service.asked) == 1
     parts.clock.advance(3)
-    assert header_of(await parts.broker.authorization(connection, APP)) == "Bearer token-2"
+    got = await parts.broker.authorization(connection, APP, challenge=BEARER)
+    assert header_of(got) == "Bearer token-2"
     assert parts.counts.exchanges == [("static", "failed"), ("static", "ok")]
 
 
@@ -207,3 +210,18 @@ async def test_closing_stops_running_exchanges(parts: Parts) -> None:
     await parts.broker.close()
     with pytest.raises(asyncio.CancelledError):
         await waiter
+
+
+async def test_after_a_failure_the_registry_is_asked_anew_where_to_go(parts: Parts) -> None:
+    """It once named a token service that cannot be used; corrected, it works without an operator."""
+    connection = await connect(parts.store)
+    parts.service.failures = [Upstream("another party", reason=Reason.UPSTREAM_REFUSED)]
+    with pytest.raises(Upstream):
+        await parts.broker.authorization(connection, APP, challenge=BEARER)
+    with pytest.raises(Upstream, match="another party"):
+        await parts.broker.authorization(connection, APP)
+    parts.clock.advance(3)
+    assert await parts.broker.authorization(connection, APP) == Authorization(None)
+    corrected = (Challenge("bearer", {"realm": "https://registry.example/other"}),)
+    got = await parts.broker.authorization(connection, APP, challenge=corrected)
+    assert header_of(got) == "Bearer token-2"
