@@ -92,7 +92,7 @@ async def test_repaired_credentials_work_within_seconds(parts: Clouds) -> None:
         await parts.broker.authorization(connection, APP)
     assert len(parts.aws.requests) == asked
     clock.advance(5)
-    await parts.broker.authorization(connection, APP)
+    await parts.broker.authorization(connection, APP, challenge=BASIC)
     assert parts.counts.exchanges == [("aws", "failed"), ("aws", "ok")]
 
 

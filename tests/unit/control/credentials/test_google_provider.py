@@ -1,5 +1,6 @@
 """What is accepted as a Google service account's key, for which registries; nothing is shown of it."""
 
+import asyncio
 import json
 import traceback
 from types import ModuleType
@@ -9,6 +10,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from facade.control.credentials.clouds.google_exchange import _Request
 from facade.control.credentials.model import Offered, StoredSecrets
 from facade.control.credentials.providers import Endpoints, ProviderContext
 from facade.control.credentials.providers.google import GoogleProvider
@@ -233,3 +235,13 @@ async def test_a_refusal_is_not_tried_again_by_googles_library() -> None:
     with pytest.raises(Upstream, match="failed at an access token"):
         await _provider(http).credentials(CONNECTION, _stored())
     assert len(http.sent) == 1
+
+
+async def test_googles_library_cannot_ask_anywhere_else() -> None:
+    """Newer versions look up regional boundaries beside tokens; from here they could not."""
+    http = ScriptedCloudHttp()
+    loop = asyncio.get_running_loop()
+    request = _Request(loop, http, CONNECTION, "https://oauth2.googleapis.com/token")
+    with pytest.raises(Upstream, match=r"wanted to ask iamcredentials\.googleapis\.com"):
+        await asyncio.to_thread(request, "https://iamcredentials.googleapis.com/v1/locations")
+    assert http.sent == []
