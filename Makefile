@@ -6,7 +6,7 @@ PY := $(VENV)/bin/python
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast lint format lock clean
+.PHONY: help demo test test-fast bench lint format lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -32,6 +32,9 @@ test: $(VENV)/.dev ## every test; installs the Debian packages they need when ro
 
 test-fast: $(VENV)/.dev ## the quick tests only
 	@$(PY) -m pytest -m "not slow and not clients" $(ARGS)
+
+bench: $(VENV)/.dev ## CPU and memory against nginx and docker-registry (ARGS=--quick: 3 minutes)
+	@$(PY) -m tests.bench $(ARGS)
 
 lint: $(VENV)/.dev ## ruff and mypy
 	@$(VENV)/bin/ruff format --check .

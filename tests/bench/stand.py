@@ -1,0 +1,225 @@
+"""What is measured, side by side: the facade and its peers, on the same content and certificates.
+
+Guarantees: every participant serves the same bytes under paths that differ by a prefix only, over
+TLS 1.3 with the same server certificate, and demands the same device's certificate; all run on
+one processor, the clients on another, where there are two. Everything ends with the context.
+"""
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from facade.demo.image import CONFIG_TYPE, LAYER_TYPE, Image
+from facade.oci.digest import Digest
+from facade.oci.manifest import OCI_INDEX, OCI_MANIFEST
+from tests.bench.peers import Material, nginx, registry_over_tls
+from tests.support.docker_registry import DockerRegistry, docker_registry
+from tests.support.facade_process import FacadeProcess, facade_up
+from tests.support.image import push
+
+MIB = 1024 * 1024
+REPOSITORY = "bench/app"
+LAYER_MIB = (1, 16, 64, 256)
+SMALL_LAYERS = 10
+SMALL_LAYER_BYTES = 64 * 1024
+DEVICES = 7
+"""So many devices share the 200 clients of a stampede: the facade bounds what one may do at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Participant:
+    """One server that is measured.
+
+    Arguments:
+        pid: of its first process; those that it started are found from there.
+        origin: `https://HOST:PORT`.
+        root: what stands before `/manifests/` and `/blobs/`.
+        forget: drop a blob from its cache, so that the next request finds it uncached.
+    """
+
+    name: str
+    pid: int
+    origin: str
+    root: str
+    forget: Callable[[Digest], None]
+
+    def blob(self, digest: Digest) -> str:
+        """The URL of a blob."""
+        return f"{self.origin}{self.root}/blobs/{digest}"
+
+    def manifest(self, digest: Digest) -> str:
+        """The URL of a manifest."""
+        return f"{self.origin}{self.root}/manifests/{digest}"
+
+
+@dataclass(frozen=True, slots=True)
+class Stand:
+    """Everything that a load needs.
+
+    Arguments:
+        devices: folders with ca.crt, client.cert and client.key; the first is used where one is enough.
+        participants: by name: facade, nginx, nginx-proxy, registry, registry-proxy.
+        upstream: where the caches fetch from, over plain http.
+        manifest: the image's, of 14 layers.
+        blobs: layers by size in MiB.
+    """
+
+    folder: Path
+    facade: FacadeProcess
+    devices: Sequence[Path]
+    participants: dict[str, Participant]
+    upstream: DockerRegistry
+    manifest: Digest
+    blobs: dict[int, Digest]
+
+
+@contextlib.asynccontextmanager
+async def stand(folder: Path, *, mebibytes: Sequence[int] = LAYER_MIB) -> AsyncIterator[Stand]:
+    """Start everything under `folder`."""
+    image, manifest, blobs = _image(mebibytes)
+    async with contextlib.AsyncExitStack() as stack:
+        with on_processor(0):
+            upstream = await stack.enter_async_context(docker_registry(folder / "upstream"))
+            await push(upstream.url, REPOSITORY, image, "v1")
+            facade = await stack.enter_async_context(facade_up(folder / "state"))
+            devices = await _connect(facade, upstream, folder / "devices")
+            material = Material(
+                certificate=folder / "state" / "server.pem",
+                key=folder / "state" / "server.key",
+                device_ca=folder / "state" / "device-ca.pem",
+            )
+            static = _lay_out(folder / "static", image)
+            web = await stack.enter_async_context(
+                nginx(folder / "nginx", material, static=static, upstream=upstream.url)
+            )
+            plain = await stack.enter_async_context(
+                registry_over_tls(
+                    folder / "registry", material, storage=upstream.folder / "storage"
+                )
+            )
+            mirror = await stack.enter_async_context(
+                registry_over_tls(folder / "mirror", material, proxied=upstream.url)
+            )
+        direct = f"/v2/{REPOSITORY}"
+        cache = folder / "state" / "cache" / "blobs"
+        participants = [
+            Participant(
+                "facade",
+                facade.pid,
+                f"https://{facade.device}",
+                f"/v2/{upstream.host.path_segment}/{REPOSITORY}",
+                lambda digest: _remove(cache.rglob(f"{digest.hex}*")),
+            ),
+            Participant("nginx", web.pid, web.static, direct, _cannot_forget),
+            Participant(
+                "nginx-proxy",
+                web.pid,
+                web.proxy,
+                direct,
+                lambda _: _remove(path for path in web.cache.rglob("*") if path.is_file()),
+            ),
+            Participant("registry", plain.pid, plain.origin, direct, _cannot_forget),
+            Participant(
+                "registry-proxy",
+                mirror.pid,
+                mirror.origin,
+                direct,
+                lambda digest: shutil.rmtree(mirror.storage, ignore_errors=True),
+            ),
+        ]
+        with on_processor(1):
+            yield Stand(
+                folder,
+                facade,
+                devices,
+                {each.name: each for each in participants},
+                upstream,
+                manifest,
+                blobs,
+            )
+
+
+@contextlib.contextmanager
+def on_processor(number: int) -> Iterator[None]:
+    """What is started within runs there, when the machine has so many processors."""
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {sorted(allowed)[min(number, len(allowed) - 1)]})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, allowed)
+
+
+async def _connect(facade: FacadeProcess, upstream: DockerRegistry, folder: Path) -> list[Path]:
+    """As an operator would: connect the registry, sign the image, enrol devices."""
+    host = str(upstream.host)
+    await facade.must("registry", "add", host, "--anonymous", "--insecure")
+    await facade.must("artifact", "import", f"{host}/{REPOSITORY}:v1", "--fleet", "dev")
+    devices = [folder / f"bench-{number}" for number in range(DEVICES)]
+    for device in devices:
+        await facade.must("device", "issue", f"dev/{device.name}", "--out", device)
+        pair = (device / "client.cert").read_text() + (device / "client.key").read_text()
+        (device / "both.pem").write_text(pair)  # ab takes certificate and key as one file
+    return devices
+
+
+def _image(mebibytes: Sequence[int]) -> tuple[Image, Digest, dict[int, Digest]]:
+    """An image of random layers: large ones of these sizes, and small ones."""
+    large = {size: secrets.token_bytes(size * MIB) for size in mebibytes}
+    layers = [
+        *large.values(),
+        *(secrets.token_bytes(SMALL_LAYER_BYTES) for _ in range(SMALL_LAYERS)),
+    ]
+    config = json.dumps(
+        {"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers"}}
+    ).encode()
+    manifest = json.dumps(
+        {
+            "schemaVersion": 2,
+            "mediaType": OCI_MANIFEST,
+            "config": _descriptor(CONFIG_TYPE, config),
+            "layers": [_descriptor(LAYER_TYPE, layer) for layer in layers],
+        }
+    ).encode()
+    child = {
+        **_descriptor(OCI_MANIFEST, manifest),
+        "platform": {"os": "linux", "architecture": "amd64"},
+    }
+    index = json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [child]}).encode()
+    image = Image(
+        Digest.of(index),
+        {Digest.of(manifest): (OCI_MANIFEST, manifest), Digest.of(index): (OCI_INDEX, index)},
+        {Digest.of(data): data for data in (config, *layers)},
+    )
+    return image, Digest.of(manifest), {size: Digest.of(data) for size, data in large.items()}
+
+
+def _descriptor(media_type: str, data: bytes) -> dict[str, object]:
+    return {"mediaType": media_type, "digest": str(Digest.of(data)), "size": len(data)}
+
+
+def _lay_out(root: Path, image: Image) -> Path:
+    """The same content as plain files, for the static server."""
+    place = root / "v2" / REPOSITORY
+    for kind, content in (
+        ("blobs", image.blobs),
+        ("manifests", {digest: data for digest, (_, data) in image.manifests.items()}),
+    ):
+        (place / kind).mkdir(parents=True)
+        for digest, data in content.items():
+            (place / kind / str(digest)).write_bytes(data)
+    return root
+
+
+def _remove(paths: Iterable[Path]) -> None:
+    for path in list(paths):
+        path.unlink(missing_ok=True)
+
+
+def _cannot_forget(digest: Digest) -> None:
+    raise AssertionError("This participant has no cache to forget from.")
