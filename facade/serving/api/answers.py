@@ -85,11 +85,16 @@ def _matches(header: str | None, etag: str) -> bool:
     return any(tag.strip().removeprefix("W/") in ("*", etag) for tag in header.split(","))
 
 
+def entire(data: bytes, headers: dict[str, str]) -> Plan:
+    """200 with all of `data`, which knows neither conditions nor ranges."""
+    common: dict[str, str] = {hdrs.CONTENT_LENGTH: str(len(data)), hdrs.SERVER: SERVER}
+    return Plan(200, {**headers, **common}, 0, len(data))
+
+
 def whole(exchange: Exchange, data: bytes, headers: dict[str, str]) -> web.Response:
-    """200 with `data`, or its head alone for HEAD."""
-    headers[hdrs.CONTENT_LENGTH] = str(len(data))
-    headers[hdrs.SERVER] = SERVER
-    return web.Response(body=None if exchange.head_only else data, headers=headers)
+    """200 with a few bytes, or its head alone for HEAD."""
+    body = None if exchange.head_only else data
+    return web.Response(body=body, headers=entire(data, headers).headers)
 
 
 def refusal(exchange: Exchange, error: FacadeError, *, size: int | None = None) -> web.Response:

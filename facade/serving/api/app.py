@@ -24,7 +24,7 @@ from facade.serving.api.answers import refusal
 from facade.serving.api.exchange import LEFT_STATUS, Bookkeeper, Exchange
 from facade.serving.api.peer import Authorities, Peers
 from facade.serving.api.routes import MetadataFiles, Routes
-from facade.serving.api.streaming import BlobSender
+from facade.serving.api.streaming import Sender
 from facade.serving.pulls.guard import StreamGuard
 from facade.serving.pulls.reports import Reports
 from facade.serving.pulls.service import PullService
@@ -47,7 +47,7 @@ def device_app(
 ) -> web.Application:
     """The application. Its clean-up context runs `guard`."""
     peers = Peers(authorities=authorities, control=control, clock=clock)
-    sender = BlobSender(pulls=pulls, peers=peers, guard=guard, clock=clock)
+    sender = Sender(pulls=pulls, peers=peers, guard=guard, clock=clock)
     routes = Routes(
         pulls=pulls,
         peers=peers,

@@ -16,10 +16,10 @@ from facade.oci.digest import Digest
 from facade.oci.host import RegistryHost
 from facade.oci.request import PullRequest, Role
 from facade.reasons import Reason
-from facade.serving.api.answers import JSON, NO_STORE, Plan, plan, refusal, whole
+from facade.serving.api.answers import JSON, NO_STORE, entire, plan, refusal, whole
 from facade.serving.api.exchange import Exchange
 from facade.serving.api.peer import Peers
-from facade.serving.api.streaming import BlobSender
+from facade.serving.api.streaming import Sender
 from facade.serving.pulls.service import ManifestAnswer, PullService, device_key
 
 Handler = Callable[[Exchange], Awaitable[web.StreamResponse]]
@@ -49,7 +49,7 @@ class Routes:
         *,
         pulls: PullService,
         peers: Peers,
-        sender: BlobSender,
+        sender: Sender,
         metadata: MetadataFiles,
         default_registry: RegistryHost,
     ) -> None:
@@ -103,8 +103,11 @@ class Routes:
 
     async def _tuf(self, exchange: Exchange) -> web.StreamResponse:
         device = self._admitted(exchange)
-        data = await self._metadata.read(exchange.http.path.removeprefix("/tuf/"), device.fleet)
-        return whole(exchange, data, {hdrs.CONTENT_TYPE: JSON, hdrs.CACHE_CONTROL: "no-cache"})
+        name = exchange.http.path.removeprefix("/tuf/")
+        headers: dict[str, str] = {hdrs.CONTENT_TYPE: JSON, hdrs.CACHE_CONTROL: "no-cache"}
+        async with self._pulls.requests.hold(device_key(device)):
+            data = await self._metadata.read(name, device.fleet)
+            return await self._send_whole(exchange, device, data, headers)
 
     async def _target(self, exchange: Exchange) -> web.StreamResponse:
         """`/targets/<fleet>/<name>/<sha256>.<version>` (TUF specification, consistent snapshots)."""
@@ -118,7 +121,7 @@ class Routes:
         async with self._pulls.requests.hold(device_key(device)):
             answer = await self._pulls.target(device, f"{folder}/{version}", digest)
             exchange.pull = answer.request
-            return await self._send_manifest(exchange, answer)
+            return await self._send_manifest(exchange, device, answer)
 
     async def _pull(self, exchange: Exchange) -> web.StreamResponse:
         http = exchange.http
@@ -135,7 +138,7 @@ class Routes:
                 return await self._blob(exchange, device, parsed)
             if parsed.role is Role.MANIFEST:
                 answer = await self._pulls.manifest(device, parsed)
-                return await self._send_manifest(exchange, answer)
+                return await self._send_manifest(exchange, device, answer)
             return await self._referrers(exchange, device, parsed)
 
     def _parse(self, http: web.Request) -> PullRequest | FacadeError:
@@ -168,18 +171,19 @@ class Routes:
         return await self._sender.send(exchange, device, answer, what)
 
     async def _send_manifest(
-        self, exchange: Exchange, answer: ManifestAnswer
+        self, exchange: Exchange, device: Device, answer: ManifestAnswer
     ) -> web.StreamResponse:
         try:
             what = plan(exchange.http, answer.request.digest, answer.size, answer.media_type)
         except Invalid as error:
             return _unsatisfiable(exchange, error, answer.size)
-        bodiless = exchange.head_only or not what.has_body
-        data = b"" if bodiless else await answer.read()
-        self._still_admitted(exchange)
-        if bodiless:
+        if exchange.head_only or not what.has_body:
+            self._still_admitted(exchange)
             return web.Response(status=what.status, headers=what.headers)
-        return _part(exchange, data, what)
+        data = await answer.read()
+        if what.status == 206:
+            data = data[what.start : what.stop]
+        return await self._sender.document(exchange, device, data, what, answer.request)
 
     async def _referrers(
         self, exchange: Exchange, device: Device, request: PullRequest
@@ -187,15 +191,23 @@ class Routes:
         answer = await self._pulls.referrers(
             device, request, artifact_type=exchange.http.query.get("artifactType")
         )
-        self._still_admitted(exchange)
         headers: dict[str, str] = {
             hdrs.CONTENT_TYPE: answer.media_type,
             hdrs.CACHE_CONTROL: NO_STORE,
         }
         if answer.filtered:
             headers["OCI-Filters-Applied"] = "artifactType"
-        exchange.bytes_sent = 0 if exchange.head_only else len(answer.data)
-        return whole(exchange, answer.data, headers)
+        return await self._send_whole(exchange, device, answer.data, headers)
+
+    async def _send_whole(
+        self, exchange: Exchange, device: Device, data: bytes, headers: dict[str, str]
+    ) -> web.StreamResponse:
+        """200 with `data`, whatever the request's conditions; its head alone for HEAD."""
+        what = entire(data, headers)
+        if exchange.head_only:
+            self._still_admitted(exchange)
+            return web.Response(headers=what.headers)
+        return await self._sender.document(exchange, device, data, what)
 
     def _admitted(self, exchange: Exchange) -> Device:
         device = self._peers.identify(exchange.http.transport)
@@ -206,13 +218,6 @@ class Routes:
     def _still_admitted(self, exchange: Exchange) -> None:
         """Judge the device once more: slot, walk and registry may have taken a minute together."""
         self._peers.check(exchange.http.transport)
-
-
-def _part(exchange: Exchange, data: bytes, what: Plan) -> web.Response:
-    if what.status == 206:
-        data = data[what.start : what.stop]
-    exchange.bytes_sent = len(data)
-    return web.Response(status=what.status, body=data, headers=what.headers)
 
 
 def _unsatisfiable(exchange: Exchange, error: Invalid, size: int) -> web.Response:

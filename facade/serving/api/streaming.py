@@ -1,17 +1,21 @@
-"""Sending a blob: from the verified stream to the socket, in big writes.
+"""Sending content: from the verified stream, or from memory, to the socket.
 
 Guarantees: nothing is sent before the stream gave its first bytes, so what fails until then is a
 proper answer; what fails later cuts the connection, so no client takes the body for complete; a
-stream is always closed, whoever leaves first. Memory per stream is one view of the store's.
+stream is always closed, whoever leaves first. Memory per answer is one view of the store's or one
+piece of a document, however slowly the device reads, and the caller's slot is held meanwhile.
 """
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from aiohttp import web
 
 from facade.clock import Clock
 from facade.device import Device
 from facade.errors import FacadeError, Integrity
+from facade.oci.request import PullRequest
 from facade.serving.api.answers import Plan
 from facade.serving.api.exchange import Exchange
 from facade.serving.api.peer import Peers
@@ -19,9 +23,12 @@ from facade.serving.blobs.port import BlobStream
 from facade.serving.pulls.guard import StreamGuard
 from facade.serving.pulls.service import BlobAnswer, PullService, device_key
 
+PIECE_BYTES = 64 * 1024
+"""A document up to this long is written at once; a longer one waits for the device in between."""
 
-class BlobSender:
-    """Sends blobs."""
+
+class Sender:
+    """Sends blobs and documents."""
 
     def __init__(
         self, *, pulls: PullService, peers: Peers, guard: StreamGuard, clock: Clock
@@ -39,28 +46,81 @@ class BlobSender:
         Raises what the stream raises before its first byte; after that the connection is cut and
         `exchange.error` says why.
         """
-        transport = exchange.http.transport
-        if transport is None:
-            raise ConnectionResetError("The device has left.")
+        transport = _transport(exchange)
+        async with (
+            self._watched(exchange, device, answer.request, transport),
+            self._pulls.streams.hold(device_key(device)),
+        ):
+            stream = await answer.open()
+            exchange.cache = stream.outcome
+            try:
+                return await self._send(exchange, stream, plan, transport)
+            finally:
+                await stream.aclose()
+
+    async def document(
+        self,
+        exchange: Exchange,
+        device: Device,
+        data: bytes,
+        plan: Plan,
+        request: PullRequest | None = None,
+    ) -> web.StreamResponse:
+        """Send `data`, the body that `plan` speaks of, to a device that may still have it.
+
+        Arguments:
+            request: judged again and again while a long document is sent; None = the device's
+                certificate alone counts.
+
+        Raises Denied.
+        """
+        transport = _transport(exchange)
+        self._peers.check(transport)  # slot, walk and registry may have taken a minute together
+        if len(data) <= PIECE_BYTES:
+            exchange.bytes_sent = len(data)
+            return web.Response(status=plan.status, body=data, headers=plan.headers)
+        if request is None:
+            return await self._send_pieces(exchange, data, plan, transport)
+        async with self._watched(exchange, device, request, transport):
+            return await self._send_pieces(exchange, data, plan, transport)
+
+    @asynccontextmanager
+    async def _watched(
+        self,
+        exchange: Exchange,
+        device: Device,
+        request: PullRequest,
+        transport: asyncio.Transport,
+    ) -> AsyncIterator[None]:
         watched = self._guard.watch(
             device,
-            answer.request,
+            request,
             check=lambda: self._peers.check(transport),
             # Closing the transport also cancels whoever waits for bytes on its behalf.
             stop=transport.abort,
         )
         try:
-            async with self._pulls.streams.hold(device_key(device)):
-                stream = await answer.open()
-                exchange.cache = stream.outcome
-                try:
-                    return await self._send(exchange, stream, plan, transport)
-                finally:
-                    await stream.aclose()
+            yield
         finally:
             self._guard.forget(watched)
             if watched.ended_by is not None:
                 exchange.error = watched.ended_by
+
+    async def _send_pieces(
+        self, exchange: Exchange, data: bytes, plan: Plan, transport: asyncio.Transport
+    ) -> web.StreamResponse:
+        response = web.StreamResponse(status=plan.status, headers=plan.headers)
+        exchange.status, exchange.response = plan.status, response
+        await response.prepare(exchange.http)
+        view = memoryview(data)
+        for at in range(0, len(view), PIECE_BYTES):
+            self._peers.check(transport)
+            piece = view[at : at + PIECE_BYTES]
+            await response.write(piece)
+            exchange.bytes_sent += len(piece)
+        await response.write_eof()
+        exchange.complete = True
+        return response
 
     async def _send(
         self,
@@ -96,3 +156,10 @@ class BlobSender:
             return response
         exchange.complete = True
         return response
+
+
+def _transport(exchange: Exchange) -> asyncio.Transport:
+    transport = exchange.http.transport
+    if transport is None:
+        raise ConnectionResetError("The device has left.")
+    return transport
