@@ -130,6 +130,7 @@ async def serving_wing(
             requests=device_slots(limits.requests),
             streams=device_slots(limits.streams),
         )
+        metrics.watch_streams(lambda: pulls.streams.total)
         guard = StreamGuard(
             judge=pulls.judge,
             generation=pulls.generation(lambda: _generation(refresher)),

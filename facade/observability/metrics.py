@@ -78,13 +78,12 @@ class Metrics:
             self._refusals(reason.value)
         self._sent = Children(self._counter("sent_bytes", "Body bytes sent to devices.", "host"))
         self._fetched = Children(
-            self._counter("fetched_bytes", "Body bytes received from registries.", "host")
+            self._counter("fetched_bytes", "Blob bytes received from registries.", "host")
         )
         self._cache = Children(
             self._counter("cache_requests", "Blob requests by outcome.", "outcome", "host")
         )
         self._in_flight = self._gauge("transfers_in_flight", "Upstream transfers running now.")
-        self._streams = self._gauge("streams_in_flight", "Bodies being sent to devices now.")
         self._waiting = self._gauge("requests_waiting", "Requests waiting for their slot.")
         self._upstream = Children(
             self._counter("upstream_requests", "Requests to registries.", "host", "status")
@@ -117,6 +116,7 @@ class Metrics:
         self._resigned = Children(
             self._counter("metadata_resignings", "Online roles signed anew.", "outcome")
         )
+        self._resigned("failed")
         self._dropped = self._counter("reports_dropped", "Events the control side missed.")
         self._lag = self._histogram("event_loop_lag_seconds", "Late wake-ups.", _SECONDS)
 
@@ -154,13 +154,9 @@ class Metrics:
         """`count` body bytes of `host`'s content went out."""
         self._sent(host).inc(count)
 
-    def stream_started(self) -> None:
-        """A body is being sent."""
-        self._streams.inc()
-
-    def stream_finished(self) -> None:
-        """It ended, whole or cut."""
-        self._streams.dec()
+    def watch_streams(self, count: Callable[[], int]) -> None:
+        """Show how many blobs are being sent, asked for at each scrape. Call once."""
+        self._gauge("streams_in_flight", "Blobs being sent to devices.").set_function(count)
 
     # Admission (serving.pulls).
 

@@ -74,6 +74,11 @@ class Slots(Generic[Key]):
         return queue.held if queue else 0
 
     @property
+    def total(self) -> int:
+        """How many slots are held now, over all keys."""
+        return sum(queue.held for queue in self._queues.values())
+
+    @property
     def keys(self) -> int:
         """How many keys are in use."""
         return len(self._queues)

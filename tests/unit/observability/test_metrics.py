@@ -48,7 +48,7 @@ def exercise(metrics: Metrics) -> None:
     metrics.first_byte("blobs", 0.1)
     metrics.refused(Reason.NOT_SIGNED)
     metrics.sent("ghcr.io", 10)
-    metrics.stream_started()
+    metrics.watch_streams(lambda: 1)
     metrics.waiting(1)
     metrics.hit("ghcr.io")
     metrics.joined("ghcr.io")

@@ -1,6 +1,7 @@
 """Loading and reloading the listener's files."""
 
 import asyncio
+import datetime as dt
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -72,6 +73,19 @@ def test_reload_takes_a_new_ca_and_drops_the_old(setup: Setup) -> None:
     assert setup.contexts.current() is not before
     assert setup.refusal(OTHER.device()) is None
     assert setup.refusal(CA.device()) is Reason.IDENTITY
+
+
+def test_it_knows_when_everything_ends_also_after_a_reload(setup: Setup) -> None:
+    before = setup.contexts.expiries()
+    assert before["server"] == setup.contexts.server_not_after()
+    assert before["device-ca:device-ca.pem"] == CA.certificate.not_valid_after_utc.timestamp()
+    assert NOW < before["crl:crl.pem"] < before["device-ca:device-ca.pem"]
+    soon = now() + dt.timedelta(days=3)
+    bundle = CA.pem + Authority.root("Old CA", not_after=soon).pem
+    (setup.folder / "device-ca.pem").write_bytes(bundle)
+    setup.contexts.reload()
+    after = setup.contexts.expiries()["device-ca:device-ca.pem"]
+    assert abs(after - soon.timestamp()) <= 1, "the soonest of a bundle"
 
 
 def _break_certificate(folder: Path) -> None:
