@@ -48,7 +48,7 @@ def parse_name(text: str, what: str = "name") -> str:
     """
     if not _NAME.fullmatch(text) or ".." in text:
         raise Invalid(
-            f"A {what} is 1 to 63 lower-case letters, digits, '.', '_' or '-', and starts "
+            f"{'An' if what[0] in 'aeiou' else 'A'} {what} is 1 to 63 lower-case letters, digits, '.', '_' or '-', and starts "
             "and ends with a letter or digit.",
             reason=Reason.NAME_INVALID,
         )

@@ -145,7 +145,7 @@ def _row(result: dict[str, Any]) -> tuple[Any, ...]:
         image,
         result["status"],
         result.get("target"),
-        result.get("digest") or result.get("error"),
+        result.get("error") or result.get("digest"),
     )
 
 

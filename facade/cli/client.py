@@ -167,6 +167,12 @@ class Api:
                 "Put that facade's server-ca.pem into the folder that --state names (or set "
                 "SSL_CERT_FILE), and call it in FACADE_URL by a name of its certificate."
             ) from error
+        except ssl.SSLError as error:
+            connection.close()
+            raise Unavailable(
+                f"No TLS is spoken at {self.url} ({error.reason or 'broken off'}). If that facade "
+                "has no certificate of its own, write http:// in FACADE_URL."
+            ) from error
         except (OSError, http.client.HTTPException) as error:
             connection.close()
             raise _no_answer(self.url, error) from error

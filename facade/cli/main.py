@@ -121,7 +121,7 @@ def main(argv: Sequence[str] | None = None, session: Session | None = None) -> i
 
 
 def _usage(session: Session, error: typer.TyperException) -> int:
-    message = error.format_message()
+    message = error.format_message().replace("Value error, ", "")
     if "\n" in message:  # the help text itself, for a noun without a command
         note(session, message)
         return USAGE

@@ -6,6 +6,7 @@ transient: nothing falls back to plain http or to another address.
 """
 
 import errno
+import os
 import socket
 import ssl
 from collections.abc import Iterator
@@ -113,4 +114,6 @@ def _os_words(error: OSError) -> str:
         if error.reason != "WRONG_VERSION_NUMBER":
             return "the TLS handshake failed"
         return "it does not speak TLS there (is it a plain http registry? then use --insecure)"
+    if error.errno is not None and error.errno > 0:  # asyncio's own words name addresses only
+        return os.strerror(error.errno).lower()
     return (error.strerror or "it breaks connections off").lower()

@@ -103,9 +103,13 @@ def invalid(error: ValidationError, where: str) -> Invalid:
     Arguments:
         where: "body" or "query", for the sentence.
     """
+    items = error.errors(include_url=False, include_context=False, include_input=False)
+    inner = {item["loc"][:depth] for item in items for depth in range(1, len(item["loc"]))}
     problems = [
         _problem(dict(item))
-        for item in error.errors(include_url=False, include_context=False, include_input=False)
+        for item in items
+        # A list is "too short" of valid items when one of its items is the problem.
+        if not (item["type"] == "too_short" and item["loc"] in inner)
     ]
     more = f"; and {len(problems) - _MAX_PROBLEMS} more" if len(problems) > _MAX_PROBLEMS else ""
     return Invalid(f"The {where} is not valid: {'; '.join(problems[:_MAX_PROBLEMS])}{more}.")

@@ -45,7 +45,10 @@ class Principal:
     def require(self, permission: Permission) -> None:
         """Raises Denied that names the missing permission."""
         if permission not in self.permissions:
-            raise Denied(f"This API key lacks the permission {permission}.")
+            raise Denied(
+                f"This API key lacks the permission {permission}. Who has keys.write makes one "
+                f"with: facade apikey create NAME --permission {permission}"
+            )
 
     def require_fleet(self, fleet: str) -> None:
         """Raises Denied when the key is limited to other fleets."""

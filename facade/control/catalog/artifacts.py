@@ -227,7 +227,7 @@ class Artifacts:
     async def _target(self, fleet: str, name: str, version: str) -> SignedTarget:
         path = f"{fleet}/{name}/{version}"
         if fleet not in await asyncio.to_thread(self._publisher.fleets):
-            raise NotFound(f"There is no fleet {fleet}.")
+            raise NotFound(f"There is no fleet {fleet}. See: facade fleet list")
         target = (await asyncio.to_thread(self._publisher.targets, fleet)).get(path)
         if target is None:
             raise NotFound(f"There is no artifact {path}. See: facade artifact list")

@@ -92,7 +92,8 @@ class ConnectionStore:
         stored = self._stored.get(host)
         if stored is None:
             raise NotFound(
-                f"{host} is not connected. Connect it with: facade registry add {host}",
+                f"{host} is not connected. Connect it with: facade registry add {host} --anonymous "
+                "(or --username U)",
                 reason=Reason.HOST_NOT_CONNECTED,
             )
         return stored
