@@ -92,13 +92,13 @@ class RedisTokenCache:
         left = math.floor((token.expires_at - self._clock.time()) * 1000)
         if left <= 0:
             return
-        sealed = self._sealer.seal(_to_text(token), _bound(key))
+        sealed = self._sealer.seal(_to_text(token), bound_to(key))
         with contextlib.suppress(RedisDownError):
-            await self._link.run(lambda client: client.set(_name(key), sealed, px=left))
+            await self._link.run(lambda client: client.set(name_of(key), sealed, px=left))
 
     async def drop(self, key: TokenKey, token_id: str) -> None:
         await self._memory.drop(key, token_id)
-        name = _name(key)
+        name = name_of(key)
         with contextlib.suppress(RedisDownError):
             value = await self._link.run(lambda client: client.getrange(name, 0, MAX_VALUE_BYTES))
             token = self._opened(key, value)
@@ -107,7 +107,7 @@ class RedisTokenCache:
                 await self._link.run(lambda client: client.eval(_RELEASE, 1, name, value))
 
     def forget(self, connection_id: str) -> None:
-        names = [_name(key) for key in self._memory.keys_of(connection_id)]
+        names = [name_of(key) for key in self._memory.keys_of(connection_id)]
         self._memory.forget(connection_id)
         # What is in Redis counts no more at once; taking it out there is housekeeping.
         self._forgotten[connection_id] = self._clock.time()
@@ -196,7 +196,7 @@ class RedisTokenCache:
 
     async def _read(self, key: TokenKey) -> CachedToken | None:
         """What Redis has, into the memory too. Raises RedisDownError."""
-        name = _name(key)
+        name = name_of(key)
         value = await self._link.run(lambda client: client.getrange(name, 0, MAX_VALUE_BYTES))
         token = self._opened(key, value)
         if token is None:
@@ -212,7 +212,7 @@ class RedisTokenCache:
         if not value:
             return None
         try:
-            text = self._sealer.open(value.decode("ascii"), _bound(key))
+            text = self._sealer.open(value.decode("ascii"), bound_to(key))
         except Unavailable:
             return None  # sealed with a key that was retired, or that another node has already
         except (Integrity, UnicodeDecodeError):
@@ -228,7 +228,7 @@ class RedisTokenCache:
         return task
 
 
-def _bound(key: TokenKey) -> tuple[str, ...]:
+def bound_to(key: TokenKey) -> tuple[str, ...]:
     """The whole key, as what a sealed value is bound to."""
     return (
         "token",
@@ -245,10 +245,11 @@ def _bound(key: TokenKey) -> tuple[str, ...]:
 
 
 def _digest(key: TokenKey) -> str:
-    return hashlib.sha256(json.dumps(_bound(key)).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(bound_to(key)).encode()).hexdigest()
 
 
-def _name(key: TokenKey) -> str:
+def name_of(key: TokenKey) -> str:
+    """Where a key's token lies in Redis; says nothing of the key to who does not know it."""
     return PREFIX + _digest(key)
 
 
