@@ -1,8 +1,8 @@
 """A partial file of the local store: bytes on their way in, readable while they come.
 
 Guarantees: one writer per key over all processes (`flock` on the partial, which dies with its
-process); whole blocks that a reader gets are those that were written (their tags are kept in
-memory); `publish` = tags first, fsync, rename, fsync the folder. Bytes of a partial are nobody's
+process); what a reader gets is what was written (the tags of whole blocks and the bytes of the last
+one are kept in memory); `publish` = tags first, fsync, rename, fsync the folder. Bytes of a partial are nobody's
 content. Not guaranteed: that bytes found after a power loss are those once written; the
 caller's verdict decides.
 """
@@ -71,16 +71,23 @@ class LocalIngest:
     async def read(self, into: memoryview, offset: int) -> int:
         index, inside = divmod(offset, BLOCK_BYTES)
         count = min(len(into), self.have - offset, BLOCK_BYTES - inside)
-        view = into[:count]
+        if count <= 0:
+            raise Integrity("Bytes kept a moment ago are gone.")
+        latest = self._tags.latest(index, inside, inside + count)
+        if latest is not None:
+            into[:count] = latest
+            return count
+        # It may have gone to the disk and come back: only whole blocks can be checked.
+        block = into[:count] if count == BLOCK_BYTES else memoryview(bytearray(BLOCK_BYTES))
         try:
-            found = await self._file.fill(view, offset)
+            found = await self._file.fill(block, index * BLOCK_BYTES)
         except OSError as error:
             raise Integrity(f"Bytes kept a moment ago cannot be read: {error.strerror}.") from error
-        if found != count or count <= 0:
+        if found != BLOCK_BYTES:
             raise Integrity("Bytes kept a moment ago are gone.")
-        if count == BLOCK_BYTES and index < self._tags.complete_blocks:
-            # It may have gone to the disk and come back; shorter reads follow the writer closely.
-            self._tags.check(index, view)
+        self._tags.check(index, block)
+        if count < BLOCK_BYTES:
+            into[:count] = block[inside : inside + count]
         return count
 
     def restart(self) -> None:

@@ -157,6 +157,19 @@ class TagWriter:
         """Return when `block` is what was fed as complete block `index`. Raises Integrity."""
         self._keys.check(index, block, self._tags)
 
+    def latest(self, index: int, start: int, stop: int) -> bytes | None:
+        """Bytes [start, stop) of block `index`, if that is the last one and not whole yet.
+
+        May be called while `update` runs in its thread. Raises Integrity when they are gone.
+        """
+        partial = self._partial  # before the count: a block is counted first, then forgotten
+        if index != self.complete_blocks:
+            return None
+        found = bytes(partial[start:stop])
+        if len(found) != stop - start:
+            raise Integrity("Bytes kept a moment ago are gone.")
+        return found
+
     def restart(self) -> None:
         """Forget all bytes fed so far."""
         self._tags = bytearray()
