@@ -1,0 +1,68 @@
+"""The guides say nothing that is not there: named tests exist, and so do the commands of a ceremony."""
+
+import ast
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from facade.cli.main import build
+
+ROOT = Path(__file__).parents[2]
+GUIDES = ROOT / "deploy" / "guides"
+_TEST = re.compile(
+    r"`((?:unit|integration|attacks|faults|contract|clients)/[\w/]+\.py)(?:::(\w+))?`"
+)
+_COMMAND = re.compile(r"facade trust ([a-z]+)")
+
+
+def named_tests(text: str) -> list[tuple[str, str]]:
+    return _TEST.findall(text)
+
+
+@pytest.mark.parametrize("guide", ["threat-model.md"])
+def test_every_claim_names_a_test_that_exists(guide: str) -> None:
+    named = named_tests((GUIDES / guide).read_text())
+    assert len(named) > 50
+    missing = []
+    for path, function in named:
+        file = ROOT / "tests" / path
+        defined = set()
+        if file.exists():
+            nodes = ast.walk(ast.parse(file.read_text()))
+            kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
+            defined = {node.name for node in nodes if isinstance(node, kinds)}
+        if not defined or (function and function not in defined):
+            missing.append(f"{path}::{function}")
+    assert missing == []
+
+
+def test_the_search_finds_names() -> None:
+    assert named_tests("x `unit/a/test_b.py::test_c`, `attacks/test_d.py`.") == [
+        ("unit/a/test_b.py", "test_c"),
+        ("attacks/test_d.py", ""),
+    ]
+
+
+def test_the_ceremony_guide_names_every_command_and_none_that_is_not() -> None:
+    commands: Any = typer.main.get_command(build())
+    known = set(commands.commands["trust"].commands)
+    text = (GUIDES / "trust-ceremony.md").read_text()
+    assert set(_COMMAND.findall(text)) == known
+
+
+def test_options_of_the_ceremony_guide_exist() -> None:
+    commands: Any = typer.main.get_command(build())
+    options = {
+        option
+        for command in commands.commands["trust"].commands.values()
+        for parameter in command.params
+        for option in parameter.opts
+        if option.startswith("--")
+    }
+    text = (GUIDES / "trust-ceremony.md").read_text()
+    used = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text))
+    foreign = {"--read-object"}  # pkcs11-tool's
+    assert used - foreign - options == set()
