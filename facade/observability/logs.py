@@ -5,18 +5,23 @@ local variables; within `request_context` every line carries the request id. Cha
 process-wide logging set-up, so only a start command calls `configure`.
 """
 
+import json
 import logging
+import os
 import secrets
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
 import structlog
-from structlog.typing import Processor
+from structlog.typing import EventDict, Processor
 
 from facade.observability.redaction import redact
 
 _REQUEST_ID_BYTES = 8
+_IDS_AT_ONCE = 256
+"""Random bytes are asked for in blocks: a system call per request would cost more than the id."""
 
 
 def configure(level: str, style: str, stream: TextIO) -> None:
@@ -32,7 +37,7 @@ def configure(level: str, style: str, stream: TextIO) -> None:
     before: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _Stamp(),
         structlog.processors.format_exc_info,
         redact,
     ]
@@ -42,7 +47,7 @@ def configure(level: str, style: str, stream: TextIO) -> None:
             colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback
         )
     else:
-        renderer = structlog.processors.JSONRenderer()
+        renderer = _JsonLine()
     structlog.configure(
         processors=[*before, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(number),
@@ -74,6 +79,32 @@ def _adopt_stdlib(
     root.setLevel(max(number, logging.WARNING))
 
 
+class _Stamp:
+    """Adds the time, UTC. The part down to the second is made once a second."""
+
+    def __init__(self) -> None:
+        self._second = 0
+        self._text = ""
+
+    def __call__(self, logger: object, method: str, event_dict: EventDict) -> EventDict:
+        second, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
+        if second != self._second:
+            self._second = second
+            self._text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+        event_dict["timestamp"] = f"{self._text}.{nanoseconds // 1000:06d}Z"
+        return event_dict
+
+
+class _JsonLine:
+    """Renders JSON; what JSON does not know, as text. (structlog's makes an encoder per line.)"""
+
+    def __init__(self) -> None:
+        self._encode = json.JSONEncoder(default=str).encode
+
+    def __call__(self, logger: object, method: str, event_dict: EventDict) -> str:
+        return self._encode(event_dict)
+
+
 def new_request_id() -> str:
     """A fresh id for one request: 16 hex digits. Never taken from the peer."""
     return secrets.token_hex(_REQUEST_ID_BYTES)
@@ -84,3 +115,21 @@ def request_context(request_id: str) -> Iterator[None]:
     """Within, every log line of this task (and tasks it starts) carries `request_id`."""
     with structlog.contextvars.bound_contextvars(request_id=request_id):
         yield
+
+
+def request_ids() -> Iterator[str]:
+    """Fresh ids like `new_request_id`'s, for a port that uses up many."""
+    digits = 2 * _REQUEST_ID_BYTES
+    while True:
+        many = os.urandom(_IDS_AT_ONCE * _REQUEST_ID_BYTES).hex()
+        for start in range(0, len(many), digits):
+            yield many[start : start + digits]
+
+
+def begin_request(request_id: str) -> None:
+    """From now on every log line of this task (and tasks it starts) carries `request_id`.
+
+    For a handler that is its task's whole work, as aiohttp's are: nothing is undone, so that
+    nothing has to be remembered.
+    """
+    structlog.contextvars.bind_contextvars(request_id=request_id)

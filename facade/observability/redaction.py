@@ -38,6 +38,7 @@ PLAIN_KEYS = frozenset(
 """Their values were parsed by a grammar of ours, or are words of ours: too short and too plain for
 a secret. They are on every access line, where the search for secrets would cost the most."""
 _MAX_PLAIN_CHARS = 300
+_NUMBERS = frozenset({int, float, bool, type(None)})
 
 _SCRUBS: tuple[tuple[re.Pattern[str], str], ...] = (
     (
@@ -92,8 +93,12 @@ def redact(
 ) -> MutableMapping[str, Any]:
     """A structlog processor that applies the allow-list. Stands last before the renderer."""
     for key, value in event_dict.items():
-        if key in PLAIN_KEYS and type(value) is str and _is_plain(value):
-            continue
+        kind = type(value)
+        if key in ALLOWED_KEYS and (
+            kind in _NUMBERS
+            or (kind is str and (value.isidentifier() or (key in PLAIN_KEYS and _is_plain(value))))
+        ):
+            continue  # nearly every value of an access line: the search costs most where it is vain
         if key == "exception":
             event_dict[key] = scrub(str(value))
         elif not key.startswith("_"):  # structlog's own, removed before rendering

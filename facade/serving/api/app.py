@@ -16,7 +16,7 @@ from aiohttp import web
 
 from facade.clock import Clock
 from facade.errors import FacadeError, Unavailable
-from facade.observability.logs import new_request_id, request_context
+from facade.observability.logs import begin_request, request_ids
 from facade.observability.metrics import Metrics
 from facade.oci.host import RegistryHost
 from facade.reasons import Reason
@@ -77,17 +77,18 @@ class DevicePort:
         self._routes = routes
         self._books = books
         self._clock = clock
+        self._ids = request_ids()
 
     async def handle(self, http: web.Request) -> web.StreamResponse:
         """The one handler."""
-        exchange = Exchange(http, new_request_id(), self._clock.monotonic())
-        with request_context(exchange.id):
-            try:
-                response = await self._answer(exchange)
-                exchange.status = response.status
-                return response
-            finally:
-                self._books.finished(exchange)
+        exchange = Exchange(http, next(self._ids), self._clock.monotonic())
+        begin_request(exchange.id)
+        try:
+            response = await self._answer(exchange)
+            exchange.status = response.status
+            return response
+        finally:
+            self._books.finished(exchange)
 
     async def _answer(self, exchange: Exchange) -> web.StreamResponse:
         try:

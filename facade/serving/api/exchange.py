@@ -96,22 +96,27 @@ class Bookkeeper:
 
     def _log(self, exchange: Exchange, host: str, seconds: float) -> None:
         write = log.debug if exchange.route in self.quiet_routes else log.info
-        pull, error = exchange.pull, exchange.error
+        details: dict[str, object] = {}
+        if exchange.device is not None:
+            details["device"] = str(exchange.device)
+        if exchange.pull is not None:
+            details["host"] = host
+            details["repository"] = str(exchange.pull.repository)
+            details["digest"] = str(exchange.pull.digest)
+        if exchange.cache:
+            details["cache"] = exchange.cache
+        if exchange.error is not None:
+            details["reason"] = exchange.error.reason
+            details["error"] = exchange.error.message
         write(
             "request",
             method=exchange.http.method,
             route=exchange.route,
             status=exchange.status,
             outcome=_outcome(exchange),
-            device=str(exchange.device) if exchange.device is not None else None,
-            host=host or None,
-            repository=str(pull.repository) if pull is not None else None,
-            digest=str(pull.digest) if pull is not None else None,
             bytes=exchange.bytes_sent,
             seconds=round(seconds, 4),
-            cache=exchange.cache or None,
-            reason=error.reason if error is not None else None,
-            error=error.message if error is not None else None,
+            **details,
         )
 
 

@@ -1,15 +1,26 @@
 """Logs: nothing secret, one line per event, request ids, third parties included."""
 
+import asyncio
 import io
+import itertools
 import json
 import logging
+import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 import structlog
 
-from facade.observability.logs import configure, new_request_id, request_context
+from facade.observability.logs import (
+    begin_request,
+    configure,
+    new_request_id,
+    request_context,
+    request_ids,
+)
 from facade.observability.redaction import MAX_TEXT_CHARS, REDACTED, redact, scrub
 from facade.secret import Secret
 
@@ -177,3 +188,47 @@ def test_a_plain_key_is_no_hiding_place(value: str) -> None:
 def test_a_plain_value_stays_as_it_is() -> None:
     line = {"host": "ghcr.io", "digest": "sha256:" + "a" * 64}
     assert redact(None, "info", dict(line)) == line
+
+
+def test_request_ids_for_a_port_differ_and_look_alike() -> None:
+    made = list(itertools.islice(request_ids(), 1000))
+    assert len(set(made)) == 1000
+    assert all(re.fullmatch(r"[0-9a-f]{16}", each) for each in made)
+
+
+async def test_a_request_begun_in_a_task_stays_in_it() -> None:
+    stream = io.StringIO()
+    configure("info", "json", stream)
+    log = structlog.get_logger()
+
+    async def handler(request_id: str) -> None:
+        begin_request(request_id)
+        await asyncio.sleep(0)
+        log.info("inside")
+
+    await asyncio.gather(*(asyncio.create_task(handler(each)) for each in ("one", "two")))
+    log.info("outside")
+    lines = json_lines(stream)
+    assert [line.get("request_id") for line in lines] == ["one", "two", None]
+
+
+def test_the_time_is_utc_to_the_microsecond() -> None:
+    stream = io.StringIO()
+    configure("info", "json", stream)
+    before = datetime.now(UTC)
+    structlog.get_logger().info("x")
+    (line,) = json_lines(stream)
+    assert before <= datetime.fromisoformat(line["timestamp"]) <= datetime.now(UTC)
+
+
+def test_what_json_does_not_know_is_shown_as_text() -> None:
+    stream = io.StringIO()
+    configure("info", "json", stream)
+    structlog.get_logger().info("x", path=Path("/etc"), tags={"a"})
+    (line,) = json_lines(stream)
+    assert (line["path"], line["tags"]) == ("/etc", ["a"])
+
+
+@pytest.mark.parametrize("value", ["hunter2_token", 1234567, True, None])
+def test_a_plain_value_under_an_unlisted_key_is_blanked_all_the_same(value: object) -> None:
+    assert redact(None, "info", {"password": value}) == {"password": REDACTED}
