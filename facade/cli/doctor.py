@@ -5,6 +5,7 @@ Guarantees: changes nothing; one failed check never hides the others; exit 1 whe
 API, its files are not looked at.
 """
 
+import asyncio
 import os
 import socket
 import stat
@@ -63,6 +64,7 @@ def _examine(session: Session, config: Path | None) -> Iterator[Finding]:
     yield from _guarded("configuration", lambda: _configuration(session, config))
     yield from _guarded("state folder", lambda: _state_folder(session))
     yield from _guarded("certificates", lambda: _certificates(session))
+    yield from _guarded("redis", lambda: _redis(session, config))
     try:
         api = session.api()
         api.get("/openapi.json")
@@ -88,6 +90,24 @@ def _configuration(session: Session, config: Path | None) -> Iterator[Finding]:
 
     load(config, session.environ)
     yield Finding("configuration", "ok", "every key is known and valid")
+
+
+def _redis(session: Session, config: Path | None) -> Iterator[Finding]:
+    from facade.config import load
+    from facade.config.redis_url import parse_redis_url
+
+    configured = load(config, session.environ).redis.url
+    if not configured:
+        return
+    from facade.control.credentials.cache.redis_link import problem
+
+    url = parse_redis_url(configured)
+    why = asyncio.run(problem(url))
+    if why is None:
+        yield Finding("redis", "ok", f"{url} answers")
+    else:
+        words = f"{url} cannot be used ({why}): tokens stay in memory; check it and redis.url"
+        yield Finding("redis", "warning", words)
 
 
 def _state_folder(session: Session) -> Iterator[Finding]:

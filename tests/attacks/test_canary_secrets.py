@@ -220,10 +220,11 @@ async def clouds(op: Operator, canaries: Canaries, it: Live) -> None:
     file.write_text(document.replace("googleapis", "thief") + "!")
     await op.run("registry", "add", "us-docker.pkg.dev", "--google-key-file", file, code=None)
     secret = canaries.add("aws secret", "canary/aws+secret/access+key/0123456789a")
+    external = canaries.add("external ID", "canary-external-id-0123")
     for host in (ECR, "example.org"):
         await op.run(
             *("registry", "add", host, "--aws-role-arn", "arn:aws:iam::123456789012:role/pull"),
-            *("--aws-region", "eu-west-1", "--aws-external-id", "an-external-id"),
+            *("--aws-region", "eu-west-1", "--aws-external-id", external),
             *("--aws-access-key-id", "AKIAIOSFODNN7EXAMPLE", "--aws-secret-stdin"),
             stdin=secret,
             code=None,

@@ -211,3 +211,12 @@ def test_doctor_without_a_server_looks_at_the_ports(alone: CommandLine) -> None:
     assert ran.code == 1
     assert "operator API" in ran.stdout
     assert "ports: the device port" in ran.stdout
+
+
+def test_doctor_looks_for_the_configured_redis(alone: CommandLine, tmp_path: Path) -> None:
+    file = tmp_path / "facade.toml"
+    file.write_text("[redis]\nurl = 'redis://:canary-77@127.0.0.1:1'\n")
+    ran = alone("doctor", "--config", str(file))
+    assert "warning  redis: redis://:***@127.0.0.1:1 cannot be used" in ran.stdout
+    assert "canary-77" not in ran.stdout + ran.stderr
+    assert "redis:" not in alone("doctor").stdout

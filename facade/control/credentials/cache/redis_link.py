@@ -175,3 +175,18 @@ class RedisLink:
 async def _probe(client: Any) -> None:
     """A command that a cluster takes too, and that needs the password and the database."""
     await client.getrange(_PROBE, 0, 0)
+
+
+async def problem(url: RedisUrl) -> str | None:
+    """Why Redis cannot be used, in a word or two, found out now; None when it can."""
+    clients = redis_client(url)
+    try:
+        async with asyncio.timeout(4 * COMMAND_SECONDS):
+            await _probe(clients.main)
+    except (RedisError, OSError, TimeoutError) as error:
+        return type(error).__name__
+    finally:
+        for client in (clients.main, *clients.others):
+            with contextlib.suppress(RedisError, OSError, TimeoutError):
+                await client.aclose()
+    return None
