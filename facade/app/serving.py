@@ -193,6 +193,7 @@ def _layer(
         handshake_seconds=given.handshake,
         idle_seconds=given.idle,
         max_connections=given.connections,
+        max_per_certificate=given.connections_per_certificate,
     )
     return lambda app: tls_protocol_factory(contexts.current, app, hooks=hooks, limits=limits)
 

@@ -100,6 +100,9 @@ class DeviceLimits(_Section):
     streams: int = Field(32, ge=1, description="blob streams at once per device")
     wait: Seconds = Field(30, description="seconds a request waits for its slot before 503")
     connections: int = Field(4096, ge=1, description="open connections per worker")
+    connections_per_certificate: int = Field(
+        256, ge=1, description="of these, with one client certificate"
+    )
     handshake: Seconds = Field(10, description="seconds until a TLS handshake must be done")
     idle: Seconds = Field(75, description="seconds a connection may stay without a request")
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import socket
+import ssl
 import time
 import zlib
 from collections.abc import AsyncIterator
@@ -13,10 +14,13 @@ import pytest
 
 from facade.oci.digest import Digest
 from facade.oci.manifest import OCI_MANIFEST
+from facade.serving.identity.handshake import HandshakeReason
+from facade.serving.identity.limits import TlsLimits
 from tests.support.facade_app import FacadeApp, Tuning, path
 from tests.support.image import Image
-from tests.support.pki import client_context
+from tests.support.pki import Authority, client_context, server_context
 from tests.support.registry import Registry
+from tests.support.tls_listener import ScriptedProtocol, tls_listener
 
 MIB = 1024 * 1024
 
@@ -122,3 +126,35 @@ async def test_a_long_manifest_that_is_not_read_ends_with_the_right_to_it(
                     await asyncio.sleep(0.01)
             with pytest.raises((OSError, asyncio.IncompleteReadError)):
                 await reader.readexactly(len(image.manifests[image.index][1]))
+
+
+async def test_one_device_cannot_have_all_connections() -> None:
+    """Established and silent: each is kept for a minute, so a few thousand would shut the port."""
+    server_ca, device_ca = Authority.root("Server CA"), Authority.root("Device CA")
+    context = server_context(server_ca.server(), device_ca)
+    greedy, modest = (client_context(server_ca, device_ca.device(name=n)) for n in ("a", "b"))
+    limits = TlsLimits(max_per_certificate=3)
+    async with (
+        tls_listener(context, ScriptedProtocol, limits) as listener,
+        AsyncExitStack() as held,
+    ):
+
+        async def connect(who: ssl.SSLContext) -> asyncio.StreamReader:
+            reader, writer = await asyncio.open_connection(
+                *listener.address, ssl=who, server_hostname="localhost"
+            )
+            held.callback(lambda: writer.transport.abort())  # noqa: PLW0108 - keeps the writer
+            return reader
+
+        readers = [await connect(greedy) for _ in range(3)]
+        async with asyncio.timeout(5):
+            assert await (await connect(greedy)).read() == b""
+        assert [reason for reason, _ in listener.hooks.failed] == [HandshakeReason.OVERLOADED]
+        readers.append(await connect(modest))
+        await asyncio.sleep(0.05)
+        assert not any(reader.at_eof() for reader in readers)
+        await held.aclose()
+        await listener.settled()
+        readers = [await connect(greedy) for _ in range(3)]
+        await asyncio.sleep(0.05)
+        assert not any(reader.at_eof() for reader in readers)

@@ -78,6 +78,7 @@ class TlsConnection(asyncio.BufferedProtocol):
     def start(self) -> None:
         """Give the application its transport and what came behind the handshake."""
         self.app = self._listener.app_factory()
+        self._listener.clients[self.der] += 1
         self.app.connection_made(TlsTransport(self, self._raw))
         self._deliver()
 
@@ -118,6 +119,10 @@ class TlsConnection(asyncio.BufferedProtocol):
     def _leave(self, exc: Exception | None) -> None:
         app, self.app = self.app, None
         if app is not None:
+            clients = self._listener.clients
+            clients[self.der] -= 1
+            if not clients[self.der]:
+                del clients[self.der]
             app.connection_lost(exc)
 
     # Records in.

@@ -33,7 +33,7 @@ class HandshakeReason(StrEnum):
     NOT_TLS = "not-tls"
     PROTOCOL = "protocol"  # no common version, garbage, …
     TIMEOUT = "timeout"
-    OVERLOADED = "overloaded"  # as many connections as the limits allow
+    OVERLOADED = "overloaded"  # as many connections as the limits allow it, or all together
 
 
 @dataclass(frozen=True, slots=True)

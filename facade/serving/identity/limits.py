@@ -24,6 +24,7 @@ class TlsLimits:
             from a full buffer, over this long, is cut.
         linger_seconds: how long a refused client may take to read its alert.
         max_connections: beyond this new ones are closed at once.
+        max_per_certificate: of these, with one client certificate: no device keeps the others out.
     """
 
     handshake_seconds: float = 10.0
@@ -33,6 +34,7 @@ class TlsLimits:
     min_bytes_per_second: float = 1024.0
     linger_seconds: float = 2.0
     max_connections: int = 4096
+    max_per_certificate: int = 256
 
     @property
     def interval(self) -> float:

@@ -7,6 +7,7 @@ connection, and a reset may overtake the alert (RFC 1122, 4.2.2.13).
 
 import asyncio
 import ssl
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -30,6 +31,7 @@ class Listener:
         app_factory: makes the protocol behind TLS.
         received: one receive buffer for all: what lands in it is consumed at once.
         transports: the plain transports that are open.
+        clients: how many established connections each certificate (DER) has.
     """
 
     context: Callable[[], ssl.SSLContext]
@@ -39,6 +41,7 @@ class Listener:
     watch: CertificateWatch = field(default_factory=CertificateWatch)
     received: memoryview = field(default_factory=_receive_buffer)
     transports: set[asyncio.Transport] = field(default_factory=set)
+    clients: Counter[bytes] = field(default_factory=Counter)
 
 
 class Farewell(asyncio.BufferedProtocol):

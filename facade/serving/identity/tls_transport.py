@@ -112,9 +112,12 @@ class TlsServerProtocol(asyncio.BufferedProtocol):
         self._listener.transports.discard(self._raw)
 
     def _succeed(self) -> None:
-        self._end()
         listener, raw, tls = self._listener, self._raw, self._tls
         der = tls.getpeercert(binary_form=True) or b""
+        if listener.clients[der] >= listener.limits.max_per_certificate:
+            self._fail(HandshakeReason.OVERLOADED, listener.watch.seen())
+            return
+        self._end()
         tls.context = listener.watch.quiet
         if self._outgoing.pending:
             raw.write(self._outgoing.read())
