@@ -43,6 +43,7 @@ class Port:
         app: what answers there.
         tls: https with this context.
         layer: instead of `tls`: a transport layer of our own; the port then speaks https too.
+        idle_seconds: how long a connection may stay without a request.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Port:
     app: web.Application
     tls: ssl.SSLContext | None = None
     layer: Layer | None = None
+    idle_seconds: float = KEEP_ALIVE_SECONDS
 
     def url(self, bound: socket.socket) -> str:
         """`scheme://HOST:PORT` as bound."""
@@ -134,7 +136,7 @@ def runner_for(app: web.Application, *, devices: bool) -> web.AppRunner:
         app,
         access_log=None,  # our own line is built once, with what matters in it
         shutdown_timeout=DRAIN_SECONDS,
-        keepalive_timeout=KEEP_ALIVE_SECONDS,
+        keepalive_timeout=port.idle_seconds,
         handle_signals=False,
         # A device that leaves, or is cut, takes its handler with it. An operator who closes
         # a browser does not undo half an import.

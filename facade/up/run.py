@@ -93,6 +93,7 @@ async def started(
                         parse_listen(settled.device.listen),
                         made.device_app,
                         layer=made.device_layer,
+                        idle_seconds=settled.device.limits.idle,
                     ),
                 ],
                 reload=made.reload,

@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -224,19 +225,11 @@ asyncio.run(main())
 
 
 async def test_the_event_loop_goes_on_while_aws_is_asked(parts: Clouds) -> None:
-    """Importing AWS's packages and reading their tables takes half a second: in a thread."""
+    """Importing AWS's packages and reading their tables takes half a second: in a thread.
+
+    Judged by the CPU time of this thread, which a busy machine does not change.
+    """
     connection = await parts.connect_aws()
-    loop = asyncio.get_running_loop()
-    worst, last = 0.0, loop.time()
-
-    async def tick() -> None:
-        nonlocal worst, last
-        while True:
-            await asyncio.sleep(0.001)
-            worst, last = max(worst, loop.time() - last), loop.time()
-
-    ticking = asyncio.create_task(tick())
-    await asyncio.sleep(0.01)
+    before = time.thread_time()
     await parts.present(connection)
-    ticking.cancel()
-    assert worst < 0.25
+    assert time.thread_time() - before < 0.25
