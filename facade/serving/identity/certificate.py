@@ -24,7 +24,7 @@ from facade.errors import Denied, Invalid
 from facade.reasons import Reason
 
 MAX_REMEMBERED = 16_384
-"""Devices remembered by fingerprint: about 1 KiB each."""
+"""Devices remembered by certificate: about 1.5 KiB each."""
 
 
 def _denied(message: str) -> Denied:
@@ -155,24 +155,23 @@ class DeviceCertificates:
         Called on every request: after a reload with new CAs, a connection whose issuer is
         gone is refused at its next one. Raises Denied (IDENTITY).
         """
-        key = sha256(der).digest()
-        found = self._known.get(key)
+        found = self._known.get(der)  # a connection's certificate is one object: hashed once
         if found is None:
-            found = self._remember(key, self._read(der, key))
+            found = self._remember(der, self._read(der))
         if isinstance(found, Denied):
             raise _denied(found.message)  # a fresh one: a raised exception holds its frames
         return found
 
-    def _remember(self, key: bytes, found: Device | Denied) -> Device | Denied:
-        self._known[key] = found
+    def _remember(self, der: bytes, found: Device | Denied) -> Device | Denied:
+        self._known[der] = found
         if len(self._known) > self._most:
             self._known.popitem(last=False)
         return found
 
-    def _read(self, der: bytes, fingerprint: bytes) -> Device | Denied:
+    def _read(self, der: bytes) -> Device | Denied:
         try:
             certificate = x509.load_der_x509_certificate(der)
-            return self._identify(certificate, fingerprint.hex())
+            return self._identify(certificate, sha256(der).hexdigest())
         except Denied as error:
             return _denied(error.message)
         except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:

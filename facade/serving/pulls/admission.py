@@ -7,8 +7,7 @@ nothing. Does not share fairly between keys: each key has slots of its own (pull
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Hashable
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Hashable
 from typing import Generic, Protocol, TypeVar
 
 from facade.clock import Clock
@@ -83,14 +82,9 @@ class Slots(Generic[Key]):
         """How many keys are in use."""
         return len(self._queues)
 
-    @asynccontextmanager
-    async def hold(self, key: Key) -> AsyncIterator[None]:
+    def hold(self, key: Key) -> "_Hold[Key]":
         """Hold a slot of `key` within. Raises what `refusal` makes after `wait_seconds`."""
-        await self.acquire(key)
-        try:
-            yield
-        finally:
-            self.release(key)
+        return _Hold(self, key)
 
     async def acquire(self, key: Key) -> None:
         """Take a slot, waiting for one if need be; `release` gives it back."""
@@ -138,6 +132,22 @@ class Slots(Generic[Key]):
             self._observer.waiting(-1)
             alarm.remove_done_callback(refuse)
             alarm.cancel()
+
+
+class _Hold(Generic[Key]):
+    """What `async with` needs, without a generator's cost: every request has one."""
+
+    __slots__ = ("_key", "_slots")
+
+    def __init__(self, slots: Slots[Key], key: Key) -> None:
+        self._slots = slots
+        self._key = key
+
+    async def __aenter__(self) -> None:
+        await self._slots.acquire(self._key)
+
+    async def __aexit__(self, *_: object) -> None:
+        self._slots.release(self._key)
 
 
 def device_overloaded() -> FacadeError:

@@ -63,15 +63,22 @@ class Manifests:
         self._bytes = 0
         self._searches: dict[ManifestKey, asyncio.Task[bytes]] = {}
 
-    async def kept(
-        self, host: RegistryHost, repository: Repository, digest: Digest
-    ) -> bytes | None:
-        """The manifest, if it is at hand without upstream traffic; verified."""
+    def hot(self, host: RegistryHost, repository: Repository, digest: Digest) -> bytes | None:
+        """The manifest, if it is in memory; verified."""
         key = ManifestKey(host, repository, digest)
         data = self._memory.get(key)
         if data is not None:
             self._memory.move_to_end(key)
+        return data
+
+    async def kept(
+        self, host: RegistryHost, repository: Repository, digest: Digest
+    ) -> bytes | None:
+        """The manifest, if it is at hand without upstream traffic; verified."""
+        data = self.hot(host, repository, digest)
+        if data is not None:
             return data
+        key = ManifestKey(host, repository, digest)
         data = await self._copy(key)
         if data is not None:
             self._remember(key, data)
@@ -88,11 +95,10 @@ class Manifests:
         Raises Integrity when a registry's copy does not match, Upstream or Unavailable when it
         cannot be had, Denied (HOST_NOT_CONNECTED) when only an unconnected registry could have it.
         """
-        key = ManifestKey(host, repository, digest)
-        data = self._memory.get(key)
+        data = self.hot(host, repository, digest)
         if data is not None:
-            self._memory.move_to_end(key)
             return data
+        key = ManifestKey(host, repository, digest)
         if size > MAX_MANIFEST_BYTES:
             raise Integrity(f"{size} bytes is no manifest's size.")
         search = self._searches.get(key)

@@ -59,7 +59,10 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class ManifestAnswer(Answer):
-    """A manifest; `read()` gets its bytes, verified whole. Raises Integrity, Upstream, …"""
+    """A manifest; `read()`, called at once, gets its bytes, verified whole.
+
+    Raises Integrity, Upstream, …
+    """
 
     read: Callable[[], Awaitable[bytes]]
 
@@ -115,6 +118,9 @@ class PullService:
             allowed = replace(allowed, size=len(data))
 
         async def read() -> bytes:
+            hot = self._manifests.hot(request.host, request.repository, request.digest)
+            if hot is not None:  # nothing was waited for since the decision
+                return self._checked(device, request, allowed, hot)
             data = await self._manifest(device, request, allowed)
             await self.judge(device, request)  # a registry may have taken its time meanwhile
             return data
@@ -190,6 +196,12 @@ class PullService:
         data = await self._manifests.manifest(
             request.host, request.repository, request.digest, allowed.size
         )
+        return self._checked(device, request, allowed, data)
+
+    def _checked(
+        self, device: Device, request: PullRequest, allowed: Allowed, data: bytes
+    ) -> bytes:
+        """`data`, which is the digest's, if it is also what the descriptor says it is."""
         key = (request.host, request.repository, request.digest, allowed.media_type, len(data))
         if len(data) not in allowed.sizes:  # another fleet's descriptor may have been right
             raise Integrity(f"The manifest has {len(data)} bytes; {allowed.size} were announced.")
