@@ -21,7 +21,8 @@ MAX_MANIFEST_BYTES = 4 * 1024 * 1024
 """Largest manifest accepted anywhere (OCI distribution-spec recommends 4 MiB)."""
 
 _VERSION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,127}", re.ASCII)
-_PLATFORM = re.compile(r"[a-z0-9_.-]+/[a-z0-9_.-]+(/[a-z0-9_.-]+)?", re.ASCII)
+_PLATFORM = re.compile(r"[a-z0-9_.-]{1,64}(/[a-z0-9_.-]{1,64}){1,2}", re.ASCII)  # oci.platform's
+_MEDIA_TYPE = re.compile(r"[\x21-\x7e]+/[\x21-\x7e]+", re.ASCII)  # it becomes a header
 
 
 def parse_version(text: str) -> str:
@@ -106,6 +107,8 @@ class SignedTarget:
         platforms = _strings(oci, "platforms", path)
         if not all(map(_PLATFORM.fullmatch, platforms)):
             raise Invalid(f"Target {path}: a platform is not os/architecture[/variant].")
+        if not _MEDIA_TYPE.fullmatch(_string(oci, "mediaType", path)):
+            raise Invalid(f"Target {path}: custom.oci.mediaType is no media type.")
         registry = RegistryHost.parse(_string(oci, "registry", path))
         if str(registry) != oci["registry"]:
             raise Invalid(f"Target {path}: the registry is not in its canonical form.")
