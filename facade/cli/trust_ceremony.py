@@ -25,6 +25,7 @@ from facade.cli.trust_options import (
     public_key,
     report,
 )
+from facade.cli.usage import Usage
 
 if TYPE_CHECKING:
     from facade.control.signing.holders import Ceremony
@@ -98,13 +99,15 @@ def init(
         session, repository, online_keys, offline_keys_dir, passphrase_file, new_keys=True
     )
     made.check_new()
-    roles = {}
-    for role, files, count, threshold in (
+    wanted = (
         (ROOT, root_key, root_keys, root_threshold),
         (TARGETS, targets_key, 1, targets_threshold),
-    ):
-        if not files and threshold > count:
-            RoleKeys((), threshold).check(role)  # before any key is made
+    )
+    for role, files, count, threshold in wanted:  # before any key is made
+        if threshold > (len(files) if files else count):
+            raise Usage(f"The {role} threshold is larger than the number of {role} keys.")
+    roles = {}
+    for role, files, count, threshold in wanted:
         keys = [public_key(path) for path in files or ()] or [
             signer.public_key for signer in made.offline.make(role, count)
         ]

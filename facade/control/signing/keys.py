@@ -33,6 +33,8 @@ from facade.errors import Conflict, Denied, FacadeError, Invalid, Unavailable
 from facade.secret import Secret
 
 Algorithm = Literal["ed25519", "ecdsa"]
+PublicKey = SSlibKey
+"""What `public_key_of_pem` gives: a TUF key."""
 Passphrase = Secret | Callable[[], Secret]
 """A passphrase, or how to ask for it: nobody is asked when there is no key to open."""
 MAX_KEY_BYTES = 16 * 1024

@@ -160,7 +160,8 @@ class MetadataRepository:
         except (OSError, ValueError) as error:
             raise Unavailable(f"{path} cannot be read.") from error
         for name, text in steps.items():
-            if name != "timestamp.json" and not layout.parse_file_name(name):
+            known = name == "timestamp.json" or layout.parse_file_name(name)
+            if not known or "/" in name:
                 raise Integrity(f"{path} names {name!r}, which is no metadata file.")
             write_file(self.metadata / name, text.encode(), mtime=self._clock.time())
             sync_folder(self.metadata)  # so that they appear in this order, after a crash too
