@@ -121,7 +121,9 @@ class Server:
         self._stopping.set()
 
     async def _answer(self, port: Port, sock: socket.socket) -> None:
-        runner = runner_for(port.app, devices=port.layer is not None)
+        runner = runner_for(
+            port.app, devices=port.layer is not None, idle_seconds=port.idle_seconds
+        )
         await runner.setup()
         self._stack.push_async_callback(runner.cleanup)
         if port.layer is None:
@@ -130,13 +132,15 @@ class Server:
             await _LayeredSite(runner, sock, port.layer).start()
 
 
-def runner_for(app: web.Application, *, devices: bool) -> web.AppRunner:
+def runner_for(
+    app: web.Application, *, devices: bool, idle_seconds: float = KEEP_ALIVE_SECONDS
+) -> web.AppRunner:
     """The HTTP server around `app`, as the device port or another one wants it."""
     return web.AppRunner(
         app,
         access_log=None,  # our own line is built once, with what matters in it
         shutdown_timeout=DRAIN_SECONDS,
-        keepalive_timeout=port.idle_seconds,
+        keepalive_timeout=idle_seconds,
         handle_signals=False,
         # A device that leaves, or is cut, takes its handler with it. An operator who closes
         # a browser does not undo half an import.

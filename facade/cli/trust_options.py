@@ -16,9 +16,8 @@ from facade.cli.usage import Usage
 from facade.secret import Secret
 
 if TYPE_CHECKING:
-    from securesystemslib.signer import Key
-
     from facade.control.signing.holders import Ceremony
+    from facade.control.signing.keys import PublicKey
     from facade.control.signing.outcome import Elsewhere, Outcome
     from facade.control.signing.proposal import Proposal
 
@@ -126,7 +125,7 @@ def elsewhere(uris: Sequence[str] | None, files: Sequence[str] | None) -> "dict[
     return {role: Elsewhere(uri, public_key(Path(public[role]))) for role, uri in by_role.items()}
 
 
-def public_key(path: Path) -> "Key":
+def public_key(path: Path) -> "PublicKey":
     """A public key from a PEM file, as `facade trust key` writes it. Raises Usage."""
     from facade.control.signing.keys import public_key_of_pem
     from facade.errors import Invalid
