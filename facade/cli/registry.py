@@ -229,7 +229,10 @@ def tags(
     else:
         table(session, ("TAG",), ((item["name"],) for item in answer["tags"]), empty="No tags.")
     if answer["hidden"] and not session.as_json:
-        note(session, f"{answer['hidden']} tags of signatures and the like hidden; see --all.")
+        note(
+            session,
+            f"Hidden: {answer['hidden']} of tools' own (signatures and the like); see --all.",
+        )
     if answer["clipped"]:
         note(
             session,

@@ -12,6 +12,7 @@ from pathlib import Path
 import aiohttp
 
 from facade.oci.digest import Digest
+from tests.support.docker_registry import DockerRegistry
 from tests.support.facade_process import FacadeProcess
 from tests.support.registry import Registry
 
@@ -40,7 +41,7 @@ async def device(
         yield session
 
 
-def path_of(registry: Registry, repository: str, role: str, digest: Digest) -> str:
+def path_of(registry: Registry | DockerRegistry, repository: str, role: str, digest: Digest) -> str:
     """Where a device finds something: role is manifests, blobs or referrers."""
     return f"/v2/{registry.host.path_segment}/{repository}/{role}/{digest}"
 

@@ -4,9 +4,11 @@ Everything through `facade up`, its command line and its two ports.
 """
 
 import asyncio
+import json
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -14,8 +16,9 @@ import pytest
 from facade.demo.image import Image
 from facade.oci.digest import Digest
 from facade.oci.manifest import OCI_INDEX, OCI_MANIFEST
+from tests.support.docker_registry import DockerRegistry, docker_registry
 from tests.support.facade_process import FacadeProcess, facade_up
-from tests.support.image import add_referrer, make_image, one_layer_image, small_image
+from tests.support.image import add_referrer, make_image, one_layer_image, push, small_image
 from tests.support.manifests import descriptor, image_index, image_manifest
 from tests.support.misbehaviour import trickle
 from tests.support.people import connect, device, operator, path_of
@@ -23,12 +26,19 @@ from tests.support.registry import Registry
 
 REPOSITORY = "org/app"
 SIGNATURE, SBOM = "application/vnd.example.signature", "application/spdx+json"
+ANNOTATIONS = {"org.opencontainers.image.created": "2026-01-31T12:00:00Z"}
 CUT_WITHIN_SECONDS = 6.0
 
 
 def _signed_image() -> tuple[Image, Digest, Digest]:
     """An image with a signature and an SBOM that refer to its index."""
-    image, signature = add_referrer(small_image("signed"), SIGNATURE, b"signature")
+    plain = small_image("signed")
+    document = json.loads(plain.manifests[plain.index][1])
+    index = json.dumps({**document, "annotations": ANNOTATIONS}).encode()
+    children = {d: held for d, held in plain.manifests.items() if d != plain.index}
+    manifests = {Digest.of(index): (OCI_INDEX, index), **children}
+    annotated = Image(Digest.of(index), manifests, plain.blobs)
+    image, signature = add_referrer(annotated, SIGNATURE, b"signature")
     image, sbom = add_referrer(image, SBOM, b"what is in it")
     return image, signature, sbom
 
@@ -82,7 +92,66 @@ async def test_signatures_and_sboms_reach_the_device_with_the_image(
                 assert answer.status == 403
 
 
-async def _pulls_all_of(kiosk: aiohttp.ClientSession, registry: Registry, image: Image) -> None:
+async def test_a_real_registry_is_browsed_imported_with_its_signatures_and_pulled(
+    tmp_path: Path,
+) -> None:
+    """docker-registry 2.8, which has no referrers API: signatures are found by tag."""
+    image, signature, sbom = _signed_image()
+    entries = [descriptor(image.manifests[digest][1], OCI_MANIFEST) for digest in (signature, sbom)]
+    by_tag = image_index(entries)
+    tag = str(image.index).replace(":", "-")
+    async with (
+        docker_registry(tmp_path / "registry") as registry,
+        facade_up(tmp_path / "state") as facade,
+    ):
+        await push(registry.url, REPOSITORY, image, "v1", "latest")
+        listing = Image(Digest.of(by_tag), {Digest.of(by_tag): (OCI_INDEX, by_tag)}, {})
+        await push(registry.url, REPOSITORY, listing, tag)
+        host = str(registry.host)
+        await facade.must("registry", "add", host, "--anonymous", "--insecure")
+        tags = await facade.must("registry", "tags", f"{host}/{REPOSITORY}")
+        assert tags.stdout.split() == ["latest", "v1"]
+        assert "Hidden: 1 of tools' own" in tags.stderr
+        asked = {"repository": REPOSITORY, "reference": "v1"}
+        path = f"/api/v1/connections/{host}/manifest"
+        async with operator(facade) as api, api.get(path, params=asked) as answer:
+            seen = await answer.json()
+        assert (seen["digest"], seen["media_type"]) == (str(image.index), OCI_INDEX)
+        assert seen["size"] == len(image.manifests[image.index][1])
+        assert [each["platform"] for each in seen["platforms"]] == ["linux/amd64", "linux/arm64"]
+        own = {signature, sbom, image.index}
+        sizes = {str(digest): len(data) for digest, (_, data) in image.manifests.items()}
+        for each in seen["platforms"]:
+            assert each["size"] == sizes[each["digest"]]
+            assert each["total_bytes"] > 0
+        assert len(image.manifests) - len(own) == len(seen["platforms"])
+        assert seen["total_bytes"] >= max(each["total_bytes"] for each in seen["platforms"])
+        assert (seen["annotations"], seen["created"]) == (ANNOTATIONS, "2026-01-31T12:00:00Z")
+
+        done = await facade.must(
+            *("artifact", "import", f"{host}/{REPOSITORY}:v1", "--fleet", "dev"),
+            *("--with-referrers", "--json"),
+        )
+        assert done.json["results"][0]["status"] == "imported"
+        async with device(facade, tmp_path / "kiosk") as kiosk:
+            await _pulls_all_of(kiosk, registry, image)
+            async with kiosk.get(path_of(registry, REPOSITORY, "referrers", image.index)) as got:
+                listed = (await got.json())["manifests"]
+            assert {each["digest"] for each in listed} == {str(signature), str(sbom)}
+        async with asyncio.timeout(5):
+            # Pulls are reported in batches; a process is asked, so there is no event to wait for.
+            while (await _shown(facade, "dev/app/v1"))["pulled"] != 1:  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+
+
+async def _shown(facade: FacadeProcess, target: str) -> dict[str, Any]:
+    shown: dict[str, Any] = (await facade.must("artifact", "show", target, "--json")).json
+    return shown
+
+
+async def _pulls_all_of(
+    kiosk: aiohttp.ClientSession, registry: Registry | DockerRegistry, image: Image
+) -> None:
     for digest, (_, data) in image.manifests.items():
         async with kiosk.get(path_of(registry, REPOSITORY, "manifests", digest)) as answer:
             assert (answer.status, await answer.read()) == (200, data)
