@@ -5,6 +5,8 @@ One process stands all of them, one after another; after each it has to serve ag
 
 import asyncio
 import copy
+import json
+import os
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
@@ -174,6 +176,17 @@ async def test_threshold_short_by_one(it: Siege) -> None:
     name = f"{forged.version}.root.json"
     del it.tuf.files[name]
     (it.source / name).unlink()
+
+
+async def test_endless_data(it: Siege) -> None:
+    """A pipe in the place of the timestamp: nothing is waited for."""
+    mark = len(it.facade.events)
+    place = it.source / "timestamp.json"
+    place.unlink()
+    os.mkfifo(place)
+    await it.event("metadata_refresh_failed", since=mark, words="not a regular file")
+    assert (await it.get(it.at(it.good))).status == 200
+    place.unlink()
 
 
 # Attacks on a fleet's role: that fleet stops, the others go on.
@@ -358,6 +371,27 @@ async def test_digest_of_another_fleet_and_layer_of_its_image(it: Siege) -> None
 async def test_a_layer_asked_for_as_a_manifest(it: Siege) -> None:
     for layer in it.good.blobs:
         assert (await it.get(it.path("manifests", layer))).reason == "not-signed"
+
+
+async def test_manifest_with_two_faces(it: Siege) -> None:
+    """Signed though it is: as an index it would allow one thing, as a manifest another."""
+    inner, outer = it.evil, it.good
+    layer = max(inner.blobs, key=lambda digest: len(inner.blobs[digest]))
+    body = json.loads(outer.manifests[outer.index][1])
+    body["layers"] = [
+        {
+            "mediaType": "application/vnd.oci.image.layer.v1.tar",
+            "digest": str(layer),
+            "size": len(inner.blobs[layer]),
+        }
+    ]
+    data = json.dumps(body).encode()
+    media_type = outer.manifests[outer.index][0]
+    faced = Image(Digest.of(data), {Digest.of(data): (media_type, data)}, {})
+    it.registry.add_image(REPOSITORY, faced)
+    await it.publish(it.target(faced, "dev/faces/v1"))
+    assert (await it.get(it.at(faced))).status != 200
+    assert (await it.get(it.path("blobs", layer))).status in {403, 503}
 
 
 async def test_private_layer_of_another_registry(it: Siege) -> None:

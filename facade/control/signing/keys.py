@@ -8,7 +8,7 @@ was once retired usable again: `add` always makes a new one.
 
 import json
 import stat
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -78,7 +78,7 @@ class OnlineKeys:
 
         Raises Conflict when it is not here, Invalid when its file is not fit to be used.
         """
-        for signer in self.signers(role):
+        for signer in map(self._open, self._paths(role)):
             if key_ids is None or signer.public_key.keyid in key_ids:
                 return signer
         raise Conflict(f"The online key of the role {role} is not in {self.folder}.")
@@ -118,7 +118,7 @@ class OnlineKeys:
     def retire(self, role: str, keep: Collection[str]) -> list[Path]:
         """Remove every key of `role` but those with a key id in `keep`; gives what was removed."""
         removed = []
-        for path in self._paths(role):
+        for path in tuple(self._paths(role)):
             if self._open(path).public_key.keyid not in keep:
                 try:
                     path.unlink()
@@ -127,13 +127,13 @@ class OnlineKeys:
                 removed.append(path)
         return removed
 
-    def _paths(self, role: str) -> list[Path]:
+    def _paths(self, role: str) -> Iterator[Path]:
+        """Lazily: with a thousand fleets, looking through the folder for each would be slow."""
         first = self.folder / f"{role}.pem"
+        if first.is_file():
+            yield first
         others = (self.folder.glob(f"{role}@*.{kind}") for kind in ("pem", "json"))
-        return [
-            *([first] if first.is_file() else []),
-            *sorted(p for found in others for p in found),
-        ]
+        yield from sorted(path for found in others for path in found)
 
     def _beside(self, role: str, key_id: str, kind: str) -> Path:
         return self.folder / f"{role}@{key_id[:_KEY_ID_CHARS]}.{kind}"
