@@ -16,13 +16,18 @@ from hashlib import sha256
 from typing import Protocol
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from facade.device import Device, parse_fleet, parse_name, parse_spiffe_id
 from facade.errors import Denied, Invalid
 from facade.reasons import Reason
 
+_UNREADABLE = (
+    *(ValueError, UnsupportedAlgorithm),
+    *(x509.InvalidVersion, x509.DuplicateExtension, x509.UnsupportedGeneralNameType),
+)
+"""All that cryptography raises for bytes that are no proper certificate."""
 MAX_REMEMBERED = 16_384
 """Devices remembered by certificate: about 1.5 KiB each."""
 
@@ -121,7 +126,7 @@ class DeviceCA:
         try:
             certificates = tuple(x509.load_pem_x509_certificates(pem))
             authorities = all(map(_is_authority, certificates))
-        except ValueError as error:
+        except _UNREADABLE as error:
             raise Invalid("A device CA file must hold PEM certificates.") from error
         if not authorities:
             raise Invalid(
@@ -174,7 +179,7 @@ class DeviceCertificates:
             return self._identify(certificate, sha256(der).hexdigest())
         except Denied as error:
             return _denied(error.message)
-        except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
+        except _UNREADABLE as error:
             return _denied(f"The certificate cannot be read: {error}")
 
     def _identify(self, certificate: x509.Certificate, fingerprint: str) -> Device:
@@ -204,7 +209,8 @@ def issued_by(issuer: x509.Certificate, certificate: x509.Certificate) -> bool:
     """Whether `issuer`'s key signed `certificate`."""
     try:
         certificate.verify_directly_issued_by(issuer)
-    except (ValueError, TypeError, InvalidSignature):  # other name, kind of key, signature
+    # Another name, kind of key, or signature.
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
         return False
     return True
 
