@@ -120,6 +120,7 @@ class KeyRing:
 
     def save(self, path: Path) -> None:
         """Write the ring's file with mode 0600, in one step. Raises Unavailable."""
+        path = path.resolve()  # a link stays one
         partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
         try:
             descriptor = os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)

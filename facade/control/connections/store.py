@@ -196,13 +196,13 @@ class ConnectionStore:
         return stored
 
     async def used(self, uses: Iterable[ConnectionUsed]) -> None:
-        """Note when connections worked or failed; the latest of each counts."""
-        latest = {use.connection_id: use for use in sorted(uses, key=lambda use: use.at)}
+        """Note when connections worked or failed, in the order of time."""
+        ordered = sorted(uses, key=lambda use: use.at)
         async with self._lock:
             changed: dict[RegistryHost, StoredConnection] = {}
-            for use in latest.values():
+            for use in ordered:
                 if (host := self._ids.get(use.connection_id)) is not None:
-                    changed[host] = _with_use(self._stored[host], use)
+                    changed[host] = _with_use(changed.get(host, self._stored[host]), use)
             if not changed:
                 return
             async with self._database.write() as transaction:

@@ -16,7 +16,7 @@ import structlog
 from redis.asyncio import Redis, RedisCluster, Sentinel
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from facade.clock import Clock
 from facade.config.redis_url import RedisKind, RedisUrl
@@ -30,6 +30,7 @@ FIRST_PAUSE_SECONDS = 0.5
 MAX_PAUSE_SECONDS = 5.0
 """Redis is used again at most this long (and a little) after it is back."""
 MAX_CONNECTIONS = 64
+PROBE_MILLISECONDS = 1000
 _PROBE = "facade:probe"
 
 T = TypeVar("T")
@@ -37,7 +38,7 @@ Client = Redis | RedisCluster
 
 
 class RedisDownError(Exception):
-    """Redis cannot be asked just now. Stays within this room: the cache turns it into a miss."""
+    """Redis cannot be asked just now, or not this. Stays within this room: the cache turns it into a miss."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +140,10 @@ class RedisLink:
         try:
             return await self._within(command, seconds)
         except (RedisError, OSError, TimeoutError) as error:
-            self._went_down(error)
+            if (
+                type(error) is not ResponseError
+            ):  # that says something about one key, like WRONGTYPE
+                self._went_down(error)
             raise RedisDownError from error
 
     async def _within(
@@ -173,8 +177,8 @@ class RedisLink:
 
 
 async def _probe(client: Any) -> None:
-    """A command that a cluster takes too, and that needs the password and the database."""
-    await client.getrange(_PROBE, 0, 0)
+    """A write, since a replica or a full server answers reads; and as a cluster takes it too."""
+    await client.set(_PROBE, "1", px=PROBE_MILLISECONDS)
 
 
 async def problem(url: RedisUrl) -> str | None:

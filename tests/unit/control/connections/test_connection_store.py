@@ -190,3 +190,13 @@ async def test_the_canary_is_in_no_file_repr_or_error(database: Database, tmp_pa
     assert not any(CANARY in text for text in shown)
     for path in tmp_path.iterdir():  # noqa: ASYNC240 - a test may look at files
         assert CANARY.encode() not in path.read_bytes()
+
+
+async def test_a_success_and_a_failure_in_one_batch_are_both_noted(database: Database) -> None:
+    store = await _loaded(database)
+    connection = await connect(store)
+    await store.used(
+        [ConnectionUsed(connection.id, at=20.0, error="no"), ConnectionUsed(connection.id, at=10.0)]
+    )
+    noted = store.get(HOST)
+    assert (noted.last_ok, noted.last_error, noted.last_error_at) == (10.0, "no", 20.0)

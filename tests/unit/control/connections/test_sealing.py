@@ -137,3 +137,11 @@ def test_a_ring_does_not_show_its_keys() -> None:
 def test_a_sealer_does_not_pickle() -> None:
     with pytest.raises(TypeError):
         pickle.dumps(Sealer(RING, "connections"))
+
+
+def test_saving_through_a_link_keeps_the_link(tmp_path: Path) -> None:
+    link, file = tmp_path / "link", tmp_path / "file"
+    link.symlink_to(file)
+    RING.save(link)
+    assert link.is_symlink()
+    assert KeyRing.load(file).ids == KeyRing.load(link).ids == RING.ids
