@@ -92,8 +92,11 @@ def pulls(
 
 
 def _outcome(item: dict[str, Any]) -> str:
-    error = item["detail"].get("error")
-    return f"{item['outcome']}: {error}" if error else str(item["outcome"])
+    detail, outcome = item["detail"], str(item["outcome"])
+    if detail.get("error"):
+        return f"{outcome}: {detail['error']}"
+    results = ", ".join(f"{count} {status}" for status, count in detail.get("results", {}).items())
+    return f"{outcome}: {results}" if results else outcome
 
 
 def _rows(

@@ -141,6 +141,7 @@ class Artifact:
     bytes: int | None = 4096
     pulled: int | None = 3
     last_pulled: float | None = 2000.0
+    platforms: Sequence[str] = ("linux/arm64",)
 
 
 def artifact(fleet: str, name: str, version: str) -> Artifact:

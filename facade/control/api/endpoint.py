@@ -81,6 +81,10 @@ def _path_subject(call: Call[Any, Any]) -> str:
     return "/".join(call.path.values())
 
 
+def _no_detail(answer: Any) -> Mapping[str, Any]:
+    return {}
+
+
 @dataclass(frozen=True, slots=True)
 class Endpoint(Generic[Q, B, A]):
     """A route, its schemas and its use case; the OpenAPI document is made from the same.
@@ -90,6 +94,7 @@ class Endpoint(Generic[Q, B, A]):
         permission: what the key needs; None = any key.
         action: name in the audit trail, like "connection.add"; empty = this changes nothing.
         subject: what the audit row is about.
+        detail: what the audit row says of the answer.
         refreshes: the serving processes must take the change up.
         streams: with `Accept: text/event-stream` the progress is streamed.
     """
@@ -105,6 +110,7 @@ class Endpoint(Generic[Q, B, A]):
     status: int = 200
     action: str = ""
     subject: Callable[[Call[Q, B]], str] = _path_subject
+    detail: Callable[[A], Mapping[str, Any]] = _no_detail
     refreshes: bool = False
     streams: bool = False
 
@@ -160,27 +166,27 @@ class _Dispatcher:
         try:
             answer = await endpoint.handler(call)
         except FacadeError as error:
-            await self._note(call, "failed", error.message)
+            await self._note(call, "failed", error=error.message)
             raise
         except asyncio.CancelledError:
             await self._note(call, "interrupted")
             raise
         except Exception:
-            await self._note(call, "failed", "internal error")
+            await self._note(call, "failed", error="internal error")
             raise
-        await self._note(call, "ok")
+        await self._note(call, "ok", **endpoint.detail(answer))
         payload = _dump(answer)
         if endpoint.refreshes and not await self._refreshed():
             payload["pending"] = True
         return payload
 
-    async def _note(self, call: Call[Any, Any], outcome: str, error: str = "") -> None:
+    async def _note(self, call: Call[Any, Any], outcome: str, **detail: Any) -> None:
         await self._services.audit.record(
             actor=call.principal.name,
             action=self._endpoint.action,
             subject=self._endpoint.subject(call)[:MAX_SUBJECT_CHARS],
             outcome=outcome,
-            detail={"key": call.principal.id, **({"error": error} if error else {})},
+            detail={"key": call.principal.id, **detail},
         )
 
     async def _refreshed(self) -> bool:

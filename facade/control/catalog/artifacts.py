@@ -7,10 +7,10 @@ metadata when `withdraw` returns; devices lose it when the serving side has the 
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
-from facade.control.catalog.closure import Problem, Wanted
+from facade.control.catalog.closure import Problem, Wanted, platforms_of
 from facade.control.catalog.history import ImportRecord, Records
 from facade.control.catalog.ordering import sort_key
 from facade.control.catalog.ports import (
@@ -23,6 +23,7 @@ from facade.control.catalog.ports import (
 from facade.control.catalog.walk import PARALLEL, Walk
 from facade.errors import Integrity, Invalid, NotFound, Upstream
 from facade.oci.digest import Digest
+from facade.oci.manifest import Index, parse_manifest
 from facade.oci.platform import Platform
 from facade.oci.reference import Repository, Tag
 from facade.reasons import Reason
@@ -52,6 +53,7 @@ class ArtifactRecord:
 
     Arguments:
         bytes: of its whole closure.
+        platforms: what devices are served of it; empty = not looked up (lists), or none by name.
         pulled, last_pulled: by devices of its fleet; None = not counted here (lists).
     """
 
@@ -61,6 +63,7 @@ class ArtifactRecord:
     bytes: int | None = None
     pulled: int | None = None
     last_pulled: float | None = None
+    platforms: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +154,16 @@ class Artifacts:
         target = await self._target(fleet, name, version)
         known = await self._records.by_path([(fleet, name, version)])
         pulls = await self._pulls.count(fleet, target.digest)
-        return _record(target, known.get(target.path), pulls)
+        record = _record(target, known.get(target.path), pulls)
+        return replace(record, platforms=target.platforms or await self._platforms(target))
+
+    async def _platforms(self, target: SignedTarget) -> tuple[str, ...]:
+        """Those that its index names, from the manifest that import kept."""
+        data = await self._manifests.get(target.registry, target.repository, target.digest)
+        if data is None:
+            return ()
+        manifest = parse_manifest(data, target.media_type)
+        return platforms_of(manifest) if isinstance(manifest, Index) else ()
 
     async def verify(self, fleet: str, name: str, version: str) -> Verification:
         """Walk it again upstream: is all of it still there, and does it still match?

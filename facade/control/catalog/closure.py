@@ -71,6 +71,17 @@ def read_top(fetched: Fetched) -> Manifest:
     return manifest
 
 
+def is_for_a_platform(child: Descriptor) -> bool:
+    """Whether it is an image to run; attestations are listed for the platform unknown/unknown."""
+    return child.platform is not None and child.platform.os != "unknown"
+
+
+def platforms_of(index: Index) -> tuple[str, ...]:
+    """The platforms that an index has images for, in its order."""
+    named = (str(child.platform) for child in index.manifests if is_for_a_platform(child))
+    return tuple(dict.fromkeys(named))
+
+
 def chosen_children(index: Index, platforms: tuple[Platform, ...]) -> Iterable[Descriptor]:
     """The children to take. Raises Invalid when a platform has none."""
     if not platforms:

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from facade.control.catalog.closure import read_top
+from facade.control.catalog.closure import is_for_a_platform, read_top
 from facade.control.catalog.image_config import platform_of, read_config
 from facade.control.catalog.ports import Fetched, Registry
 from facade.errors import FacadeError
@@ -98,7 +98,7 @@ class Summary:
         )
 
     async def _of_index(self, fetched: Fetched, index: Index) -> ManifestSummary:
-        named = [child for child in index.manifests if _is_for_a_platform(child)]
+        named = [child for child in index.manifests if is_for_a_platform(child)]
         images = await self._images(named)
         created = index.annotations.get(_CREATED)
         first = next((image for image in images if image is not None), None)
@@ -157,11 +157,6 @@ class Summary:
             str(platform_of(config) or ""),
             created if isinstance(created, str) else image.annotations.get(_CREATED),
         )
-
-
-def _is_for_a_platform(child: Descriptor) -> bool:
-    """Attestations are listed as a child for the platform unknown/unknown."""
-    return child.platform is not None and child.platform.os != "unknown"
 
 
 def _blobs(image: ImageManifest) -> dict[Digest, int]:

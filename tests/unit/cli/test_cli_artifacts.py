@@ -18,6 +18,7 @@ def test_importing_prints_an_outcome_per_tag(facade: CommandLine, fakes: Fakes) 
         f"ghcr.io/org/app:{tag}\timported\tdev/app/{tag}\t{DIGEST}" for tag in ("v1", "v2")
     ]
     assert ran.stderr.splitlines() == ["v1 imported", "v2 imported"]
+    assert facade("audit").stdout.endswith("\tok: 2 imported\n")
     assert len(fakes.importer.orders) == 1
 
 

@@ -42,7 +42,7 @@ async def show(call: Call[Nothing, Nothing]) -> ArtifactDetail:
         media_type=target.media_type,
         length=target.length,
         total_bytes=record.bytes,
-        platforms=list(target.platforms),
+        platforms=list(record.platforms),
         referrers=[str(digest) for digest in target.referrers],
         pulled=record.pulled,
         last_pulled=maybe_moment(record.last_pulled),

@@ -1,5 +1,9 @@
 """Imports: tags become signed artifacts, with an outcome each."""
 
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
 from facade.control.api.endpoint import Call, Endpoint
 from facade.control.api.permissions import Permission
 from facade.control.api.schemas.base import Nothing
@@ -60,6 +64,11 @@ def _subject(call: Call[Nothing, ImportNew]) -> str:
     return f"{body.host}/{body.repository}:{','.join(body.tags)} for {body.fleet}"
 
 
+def _detail(done: ImportDone) -> Mapping[str, Any]:
+    """How many tags had which outcome."""
+    return {"results": dict(Counter(result.status for result in done.results))}
+
+
 ENDPOINTS = (
     Endpoint(
         "POST",
@@ -72,6 +81,7 @@ ENDPOINTS = (
         ImportNew,
         action="artifact.import",
         subject=_subject,
+        detail=_detail,
         refreshes=True,
         streams=True,
     ),

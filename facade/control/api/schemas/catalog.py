@@ -88,7 +88,7 @@ class ArtifactDetail(ArtifactItem):
     media_type: str
     length: int = Field(description="bytes of the top manifest")
     total_bytes: int | None = Field(None, description="bytes of all that it reaches")
-    platforms: list[str]
+    platforms: list[str] = Field(description="that devices are served; empty: none by name")
     referrers: list[str]
     pulled: int | None = Field(None, description="times a device pulled its top manifest")
     last_pulled: Moment | None = None

@@ -39,6 +39,7 @@ async def test_an_import_answers_per_tag(api: Client, fakes: Fakes) -> None:
     ]
     assert fakes.cache.refreshed == 1
     assert fakes.audit.rows[-1].subject == "ghcr.io/org/app:v1,v2 for dev"
+    assert fakes.audit.rows[-1].detail["results"] == {"imported": 1, "failed": 1}
 
 
 async def test_progress_is_streamed_and_ends_with_the_same_result(

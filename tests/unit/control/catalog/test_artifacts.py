@@ -59,6 +59,12 @@ async def test_one_artifact_with_its_pulls_counted(parts: Importing) -> None:
     record = await parts.artifacts.get(*V1)
     assert (record.pulled, record.last_pulled) == (2, 9.0)
     assert record.target.reference == "v1"
+    assert record.platforms == APP.platforms, "as its index names them"
+
+
+async def test_the_platforms_that_devices_are_served(parts: Importing) -> None:
+    await parts.run("v1", platforms=("linux/arm64",), name="small")
+    assert (await parts.artifacts.get("dev", "small", "v1")).platforms == ("linux/arm64",)
 
 
 @pytest.mark.parametrize("path", [("dev", "app", "v2"), ("nowhere", "app", "v1")])
