@@ -1,11 +1,12 @@
 """Where a transfer gets its bytes: a connected registry, within that connection's slots.
 
 Guarantees: at most `limit` transfers per connection at once, however many devices wait; a
-connection that was removed or replaced is not spoken to; every use of a connection is reported.
+connection that was removed or replaced is not spoken to, and a transfer under way ends with its
+next bytes; every use of a connection is reported.
 Does not verify content: the transfer does.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from facade.errors import Denied, FacadeError, Upstream
@@ -58,15 +59,19 @@ class Sources:
         Raises Denied (HOST_NOT_CONNECTED) when it is not the host's connection any more.
         """
         async with self._slots.hold(connection.id):
-            current = self._control.snapshot().connections.get(connection.host)
-            if current is None or current.id != connection.id:
-                raise not_connected(connection.host)
+            self.check(connection)
             try:
                 yield
             except FacadeError as error:
                 self._reports.connection_used(connection, error)
                 raise
             self._reports.connection_used(connection, None)
+
+    def check(self, connection: Connection) -> None:
+        """Raise Denied (HOST_NOT_CONNECTED) when it is not the host's connection any more."""
+        current = self._control.snapshot().connections.get(connection.host)
+        if current is None or current.id != connection.id:
+            raise not_connected(connection.host)
 
 
 def not_connected(host: RegistryHost) -> Denied:
@@ -97,7 +102,7 @@ class _Blob:
                 self._connection, self._repository, self._digest, offset=offset, etag=etag
             ) as body,
         ):
-            yield body
+            yield _Watched(body, lambda: self._sources.check(self._connection))
 
     async def confirm(self) -> int | None:
         async with self._sources.using(self._connection):
@@ -137,6 +142,22 @@ class _Manifest:
                 self._connection, self._repository, self._digest
             )
             return fetched.data
+
+
+class _Watched:
+    """A body that ends when `check` raises."""
+
+    def __init__(self, body: BlobBody, check: Callable[[], None]) -> None:
+        self._body = body
+        self._check = check
+        self.offset = body.offset
+        self.total = body.total
+        self.etag = body.etag
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        async for chunk in self._body.chunks():
+            self._check()
+            yield chunk
 
 
 class _Whole:
