@@ -16,7 +16,6 @@ import ssl
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -24,24 +23,21 @@ from typing import Self
 import aiohttp
 from aiohttp import web
 
-from facade.clock import SystemClock
 from facade.observability.metrics import Metrics
-from facade.oci.digest import Digest
 from facade.oci.host import RegistryHost
 from facade.server import runner_for
 from facade.serving.api.app import device_app
 from facade.serving.blobs.cache import BlobCache
-from facade.serving.blobs.limits import TransferLimits
 from facade.serving.blobs.local import LocalStore
 from facade.serving.blobs.possession import PossessionIndex
 from facade.serving.identity.certificate import SpiffeRule
 from facade.serving.identity.tls import DeviceCAFile, TlsContexts, TlsFiles
 from facade.serving.identity.tls_transport import TlsProtocolFactory, tls_protocol_factory
-from facade.serving.pulls.admission import Slots, device_overloaded, upstream_overloaded
+from facade.serving.pulls.admission import Slots, upstream_overloaded
 from facade.serving.pulls.guard import StreamGuard
 from facade.serving.pulls.manifests import Manifests
 from facade.serving.pulls.reports import BlobEvents, Reports
-from facade.serving.pulls.service import DeviceKey, PullService
+from facade.serving.pulls.service import PullService
 from facade.serving.pulls.sources import Sources
 from facade.serving.trust.decision import Authorisation
 from facade.serving.trust.refresher import Refresher
@@ -51,54 +47,15 @@ from facade.target import SignedTarget
 from facade.upstream.addresses import AddressPolicy
 from facade.upstream.client import RegistryClient
 from facade.upstream.connection import Connection
-from facade.upstream.retry import RetryPolicy, Timeouts
 from tests.support.image import Image
 from tests.support.pki import TRUST_DOMAIN, Authority, Leaf, client_context
 from tests.support.registry import Registry
 from tests.support.resolver import FakeResolver
 from tests.support.serving import FakeControl
 from tests.support.tuf_repo import RepoSource, TufRepo
+from tests.support.tuning import MovableClock, Tuning, device_slots, path
 
-LOOPBACK = ("127.0.0.0/8",)
-_QUICK = RetryPolicy(attempts=2, base_seconds=0.01)
-_LIMITS = TransferLimits(resume=_QUICK)
-_TIMEOUTS = Timeouts(unreachable=2.0, first_byte=5.0)
-
-
-class MovableClock(SystemClock):
-    """The machine's clock, whose wall time can be moved."""
-
-    def __init__(self) -> None:
-        self.offset = 0.0
-
-    def time(self) -> float:
-        return super().time() + self.offset
-
-
-@dataclass(frozen=True, slots=True)
-class Tuning:
-    """What a test may set.
-
-    Arguments:
-        allow_cidrs: addresses that registries may have.
-        requests, streams: slots per device; transfers: per connection.
-        wait_seconds: for a slot.
-        limits: of transfers.
-        retry, timeouts: of the upstream client; quick by default.
-        keep_manifests: whether signing leaves the manifests with the control port, as import does.
-        ca_fleets: fleets that the device CA may name.
-    """
-
-    allow_cidrs: tuple[str, ...] = LOOPBACK
-    requests: int = 64
-    streams: int = 32
-    transfers: int = 16
-    wait_seconds: float = 30.0
-    limits: TransferLimits = _LIMITS
-    retry: RetryPolicy = _QUICK
-    timeouts: Timeouts = _TIMEOUTS
-    keep_manifests: bool = True
-    ca_fleets: tuple[str, ...] = ("*",)
+__all__ = ["FacadeApp", "MovableClock", "Tuning", "path"]
 
 
 class FacadeApp:
@@ -192,8 +149,8 @@ class FacadeApp:
             manifests=self.manifests,
             blobs=self.cache,
             sources=sources,
-            requests=self._device_slots(tuning.requests),
-            streams=self._device_slots(tuning.streams),
+            requests=device_slots(tuning, tuning.requests, self.metrics, clock),
+            streams=device_slots(tuning, tuning.streams, self.metrics, clock),
         )
         self.guard = StreamGuard(
             judge=self.pulls.judge,
@@ -234,15 +191,6 @@ class FacadeApp:
             executor=executor,
             limits=self.tuning.limits,
             observer=BlobEvents(self.metrics, reports),
-        )
-
-    def _device_slots(self, limit: int) -> Slots[DeviceKey]:
-        return Slots(
-            limit,
-            wait_seconds=self.tuning.wait_seconds,
-            clock=self.clock,
-            refusal=device_overloaded,
-            observer=self.metrics,
         )
 
     async def _listen(self, app: web.Application) -> None:
@@ -347,8 +295,3 @@ class FacadeApp:
             self.url, connector=connector, timeout=timeout, auto_decompress=False
         ) as session:
             yield session
-
-
-def path(registry: Registry, repository: str, kind: str, digest: Digest | str) -> str:
-    """The path of a pull, in prefix form."""
-    return f"/v2/{registry.host}/{repository}/{kind}/{digest}"

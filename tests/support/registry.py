@@ -14,7 +14,7 @@ import fnmatch
 import hashlib
 import json
 import ssl
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self
 
@@ -23,26 +23,17 @@ from facade.oci.digest import Digest
 from facade.oci.host import RegistryHost
 from facade.upstream.connection import Connection, ConnectionSettings
 from tests.support.misbehaviour import Misbehaviour
-from tests.support.raw_http import Content, Data, RawHttpServer, Repeated, Reply, Seen
+from tests.support.raw_http import Data, RawHttpServer, Repeated, Reply, Seen
+from tests.support.registry_answers import Holding, blob, manifest, missing, referrers
 from tests.support.registry_auth import (
     Auth,
     BasicAuth,
     BearerAuth,
     NoAuth,
-    error_body,
     repository_of,
 )
 
 __all__ = ["BasicAuth", "BearerAuth", "NoAuth", "Registry"]
-
-OCI_INDEX = "application/vnd.oci.image.index.v1+json"
-
-
-@dataclass(slots=True)
-class _Holding:
-    manifests: dict[str, tuple[str, bytes]] = field(default_factory=dict)
-    blobs: dict[str, Content] = field(default_factory=dict)
-    tags: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -80,7 +71,7 @@ class Registry:
         self.absolute_links = False
         self._name = name
         self._tls = tls
-        self._held: dict[str, _Holding] = {}
+        self._held: dict[str, Holding] = {}
         self._scripts: list[_Script] = []
         self._server = RawHttpServer(self._handle, tls=tls)
 
@@ -216,8 +207,8 @@ class Registry:
             if fnmatch.fnmatchcase(seen.path, pattern) and method in (None, seen.method)
         ]
 
-    def _holding(self, repository: str) -> _Holding:
-        return self._held.setdefault(repository, _Holding())
+    def _holding(self, repository: str) -> Holding:
+        return self._held.setdefault(repository, Holding())
 
     async def _handle(self, seen: Seen) -> Reply:
         self.requests.append(seen)
@@ -236,38 +227,20 @@ class Registry:
             return Reply(200, (("Content-Type", "application/json"),), Data(b"{}"))
         repository = repository_of(seen.path)
         if repository is None or repository not in self._held:
-            return _missing("NAME_UNKNOWN")
+            return missing("NAME_UNKNOWN")
         held = self._held[repository]
         kind, _, reference = seen.path.removeprefix(f"/v2/{repository}/").partition("/")
         if kind == "manifests":
-            return self._manifest(held, held.tags.get(reference, reference))
+            return manifest(held, held.tags.get(reference, reference))
         if kind == "blobs":
-            return _blob(held.blobs.get(reference), reference, seen)
+            return blob(held.blobs.get(reference), reference, seen)
         if kind == "referrers" and self.referrers_api:
-            return self._referrers(held, reference)
+            return referrers(held, reference)
         if kind == "tags":
             return self._tags(held, repository, seen)
-        return _missing("NOT_FOUND")
+        return missing("NOT_FOUND")
 
-    def _manifest(self, held: _Holding, digest: str) -> Reply:
-        if digest not in held.manifests:
-            return _missing("MANIFEST_UNKNOWN")
-        media_type, data = held.manifests[digest]
-        headers = (("Content-Type", media_type), ("Docker-Content-Digest", digest))
-        return Reply(200, headers, Data(data))
-
-    def _referrers(self, held: _Holding, digest: str) -> Reply:
-        found = []
-        for own, (media_type, data) in held.manifests.items():
-            manifest = json.loads(data)
-            if (manifest.get("subject") or {}).get("digest") == digest:
-                entry = {"mediaType": media_type, "digest": own, "size": len(data)}
-                kind = manifest.get("artifactType") or manifest.get("config", {}).get("mediaType")
-                found.append({**entry, "artifactType": kind})
-        index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": found}
-        return Reply(200, (("Content-Type", OCI_INDEX),), Data(json.dumps(index).encode()))
-
-    def _tags(self, held: _Holding, repository: str, seen: Seen) -> Reply:
+    def _tags(self, held: Holding, repository: str, seen: Seen) -> Reply:
         tags = sorted(held.tags)
         last = seen.query.get("last", [""])[0]
         size = min(int(seen.query.get("n", ["1000"])[0]), self.page_size)
@@ -280,30 +253,3 @@ class Registry:
             target = self.url + path if self.absolute_links else path
             return reply.with_header("Link", f'<{target}>; rel="next"')
         return reply
-
-
-def _missing(code: str) -> Reply:
-    body = error_body(code, "not known to this registry")
-    return Reply(404, (("Content-Type", "application/json"),), Data(body))
-
-
-def _blob(content: Content | None, digest: str, seen: Seen) -> Reply:
-    if content is None:
-        return _missing("BLOB_UNKNOWN")
-    headers = (
-        ("Content-Type", "application/octet-stream"),
-        ("Docker-Content-Digest", digest),
-        ("ETag", f'"{digest}"'),
-        ("Accept-Ranges", "bytes"),
-    )
-    whole = Reply(200, headers, content)
-    wanted = seen.headers.get("range", "")
-    condition = seen.headers.get("if-range", f'"{digest}"')
-    if not wanted.startswith("bytes=") or condition != f'"{digest}"':
-        return whole
-    first, _, last = wanted.removeprefix("bytes=").partition("-")
-    start, stop = int(first), min(int(last) + 1 if last else content.size, content.size)
-    if start >= content.size:
-        return Reply(416, (("Content-Range", f"bytes */{content.size}"),))
-    partial = whole.with_header("Content-Range", f"bytes {start}-{stop - 1}/{content.size}")
-    return replace(partial, status=206, start=start, stop=stop)

@@ -1,0 +1,70 @@
+"""What a test may set of `tests.support.facade_app`, and how it names what it pulls."""
+
+from dataclasses import dataclass
+
+from facade.clock import Clock, SystemClock
+from facade.oci.digest import Digest
+from facade.serving.blobs.limits import TransferLimits
+from facade.serving.pulls.admission import Slots, WaitObserver, device_overloaded
+from facade.serving.pulls.service import DeviceKey
+from facade.upstream.retry import RetryPolicy, Timeouts
+from tests.support.registry import Registry
+
+LOOPBACK = ("127.0.0.0/8",)
+_QUICK = RetryPolicy(attempts=2, base_seconds=0.01)
+_LIMITS = TransferLimits(resume=_QUICK)
+_TIMEOUTS = Timeouts(unreachable=2.0, first_byte=5.0)
+
+
+class MovableClock(SystemClock):
+    """The machine's clock, whose wall time can be moved."""
+
+    def __init__(self) -> None:
+        self.offset = 0.0
+
+    def time(self) -> float:
+        return super().time() + self.offset
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """What a test may set.
+
+    Arguments:
+        allow_cidrs: addresses that registries may have.
+        requests, streams: slots per device; transfers: per connection.
+        wait_seconds: for a slot.
+        limits: of transfers.
+        retry, timeouts: of the upstream client; quick by default.
+        keep_manifests: whether signing leaves the manifests with the control port, as import does.
+        ca_fleets: fleets that the device CA may name.
+    """
+
+    allow_cidrs: tuple[str, ...] = LOOPBACK
+    requests: int = 64
+    streams: int = 32
+    transfers: int = 16
+    wait_seconds: float = 30.0
+    limits: TransferLimits = _LIMITS
+    retry: RetryPolicy = _QUICK
+    timeouts: Timeouts = _TIMEOUTS
+    keep_manifests: bool = True
+    ca_fleets: tuple[str, ...] = ("*",)
+
+
+def path(registry: Registry, repository: str, kind: str, digest: Digest | str) -> str:
+    """The path of a pull, in prefix form."""
+    return f"/v2/{registry.host}/{repository}/{kind}/{digest}"
+
+
+def device_slots(
+    tuning: Tuning, limit: int, observer: WaitObserver, clock: Clock
+) -> Slots[DeviceKey]:
+    """Slots of each device."""
+    return Slots(
+        limit,
+        wait_seconds=tuning.wait_seconds,
+        clock=clock,
+        refusal=device_overloaded,
+        observer=observer,
+    )
