@@ -1,12 +1,15 @@
 """Descriptors whose size is a lie: a response may never end where the content does not."""
 
+import asyncio
 import json
 from pathlib import Path
 
+from facade.errors import Integrity
 from facade.oci.digest import Digest
 from facade.oci.manifest import OCI_INDEX, OCI_MANIFEST
-from tests.support.facade_app import FacadeApp, path
+from tests.support.facade_app import FacadeApp, Tuning, path
 from tests.support.image import Image, one_layer_image
+from tests.support.misbehaviour import slow_head
 from tests.support.registry import Registry
 
 IMAGE = one_layer_image(b"layer" * 100)
@@ -31,3 +34,19 @@ async def test_a_size_that_is_wrong_in_my_index_and_right_in_anothers(tmp_path: 
                 async with kiosk.get(at) as answer:
                     assert answer.status == 502
                     assert b'"integrity"' in await answer.read()
+
+
+async def test_a_false_size_does_not_fail_those_who_state_the_right_one(tmp_path: Path) -> None:
+    """Both are looked for at once: the liar's search must not be the honest one's, too."""
+    tuning = Tuning(keep_manifests=False)
+    async with FacadeApp(tmp_path, tuning=tuning) as facade, Registry() as registry:
+        await facade.sign(registry, "org/app", IMAGE)
+        place = (registry.host, registry.host.repository("org/app"), IMAGE.index)
+        registry.script("*/manifests/*", slow_head(0.3))
+        false, right = await asyncio.gather(
+            facade.manifests.manifest(*place, len(MANIFEST) - 1),
+            facade.manifests.manifest(*place, len(MANIFEST)),
+            return_exceptions=True,
+        )
+    assert isinstance(false, Integrity)
+    assert right == MANIFEST

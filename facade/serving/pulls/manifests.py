@@ -61,7 +61,7 @@ class Manifests:
         self._max_bytes = max_bytes
         self._memory: OrderedDict[ManifestKey, bytes] = OrderedDict()
         self._bytes = 0
-        self._searches: dict[ManifestKey, asyncio.Task[bytes]] = {}
+        self._searches: dict[tuple[ManifestKey, int], asyncio.Task[bytes]] = {}
 
     def hot(self, host: RegistryHost, repository: Repository, digest: Digest) -> bytes | None:
         """The manifest, if it is in memory; verified."""
@@ -101,11 +101,13 @@ class Manifests:
         key = ManifestKey(host, repository, digest)
         if size > MAX_MANIFEST_BYTES:
             raise Integrity(f"{size} bytes is no manifest's size.")
-        search = self._searches.get(key)
+        search = self._searches.get(
+            (key, size)
+        )  # a wrong size must not fail those with a right one
         if search is None:
             search = asyncio.create_task(self._search(key, size))
-            self._searches[key] = search
-            search.add_done_callback(lambda done: self._searched(key, done))
+            self._searches[key, size] = search
+            search.add_done_callback(lambda done: self._searched(key, size, done))
         return await asyncio.shield(search)
 
     async def close(self) -> None:
@@ -115,8 +117,8 @@ class Manifests:
             search.cancel()
         await asyncio.gather(*searches, return_exceptions=True)
 
-    def _searched(self, key: ManifestKey, search: asyncio.Task[bytes]) -> None:
-        del self._searches[key]
+    def _searched(self, key: ManifestKey, size: int, search: asyncio.Task[bytes]) -> None:
+        del self._searches[key, size]
         # Asking for the exception marks it as seen, when every waiter has left.
         if not search.cancelled() and search.exception() is None:
             self._remember(key, search.result())
