@@ -15,7 +15,7 @@ from pathlib import Path
 from tests.support.docker_registry import free_port
 from tests.support.facade_process import FacadeProcess, facade_up
 from tests.support.image import one_layer_image, small_image
-from tests.support.operator_server import CommandLine
+from tests.support.operator_server import CommandLine, Ran
 from tests.support.people import connect
 from tests.support.registry import BasicAuth, Registry
 
@@ -118,6 +118,10 @@ class Told:
             ran = await asyncio.to_thread(lambda a=argv, s=stdin: facade(*a, stdin=s))  # type: ignore[misc]
             assert ran.code in (1, 2), f"{line}: {ran}"
             assert "Traceback" not in ran.stderr
+            if ran.code == 1 and argv[0] != "config":
+                again = await asyncio.to_thread(_as_json, facade, argv, stdin)
+                assert again.code == 1
+                assert isinstance(json.loads(again.stdout), dict), "one document, also on failure"
             said = "".join(f"  {each}\n" for each in (ran.stdout + ran.stderr).splitlines())
             self.text.append(f"$ facade {line}  → {ran.code}\n{self._same(said)}")
 
@@ -126,6 +130,10 @@ class Told:
             text = text.replace(real, shown)
         text = re.sub(r"sha256:[0-9a-f]{64}", "sha256:…", text)
         return text.replace(str(self.folder), "FOLDER")
+
+
+def _as_json(facade: CommandLine, argv: Sequence[str], stdin: str) -> Ran:
+    return facade(*argv, "--json", stdin=stdin)
 
 
 async def test_every_failure_says_what_to_do(tmp_path: Path) -> None:

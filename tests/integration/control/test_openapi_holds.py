@@ -82,8 +82,10 @@ def _try(operation: Any, there: Mapping[str, str], headers: Mapping[str, str]) -
         case = data.draw(operation.as_strategy(generation_mode=mode))
         if aimed and mode is GenerationMode.POSITIVE:  # else it would mend what is to be refused
             _aim(case, there)
-        answer = case.call_and_validate(headers=headers, excluded_checks=excluded)
-        assert answer.status_code != 500, case.as_curl_command()
+        answer = case.call(headers=headers)
+        assert answer.status_code != 500, case.as_curl_command()[:2000]
+        if answer.status_code != 413:  # a refusal too, that schemathesis does not expect
+            case.validate_response(answer, headers=headers, excluded_checks=excluded)
 
     holds()
 
