@@ -17,7 +17,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.bench.loads import Load, blob_loads, crowd_loads, small_loads
+from tests.bench.loads import Load, blob_loads, crowd_loads, growth_loads, small_loads
 from tests.bench.report import summary, table, write
 from tests.bench.rounds import OURS, Series, missed
 from tests.bench.stand import Stand, stand
@@ -53,9 +53,12 @@ def main() -> int:
             *crowd_loads(quick=given.quick),
             *small_loads(quick=given.quick),
             *blob_loads(quick=given.quick),
+            *([] if given.quick else growth_loads()),
         )
         if given.only in load.name
     ]
+    if not loads:
+        parser.error(f"No load has {given.only!r} in its name.")
     series = asyncio.run(_measure(loads, rounds))
     print(table(series), summary(series), sep="\n\n")
     out = given.out or (None if given.quick or given.only else _RESULTS)

@@ -18,6 +18,8 @@ GB = 1e9
 
 CACHED = ("nginx", "registry")
 UNCACHED = ("nginx-proxy", "registry-proxy")
+GROWN_TARGETS = 9_999
+"""Beside the one that is asked for: the most that one fleet may have."""
 STATIC = ("nginx", "registry")
 
 
@@ -135,6 +137,20 @@ def crowd_loads(*, quick: bool) -> list[Load]:
     ]
 
 
+def growth_loads() -> list[Load]:
+    """What more signed targets cost a request. Last: they stay."""
+    return [
+        Load(
+            f"manifest, keep-alive, {GROWN_TARGETS + 1:,} signed targets over 1",
+            "ratio",
+            (),
+            partial(_growth, targets=GROWN_TARGETS),
+            {"bound": 1.1},
+            rounds=1,
+        )
+    ]
+
+
 def _cached(stand: Stand, who: Participant, size: int, repeat: int) -> float:
     url = who.blob(stand.blobs[size])
     curl(stand.devices[0], url)  # it is in the cache, and open, from here on
@@ -209,3 +225,11 @@ def _image(stand: Stand, who: Participant) -> float:
     before = settled_cpu_seconds(who.pid)
     skopeo(stand.devices[0], image, target)
     return (cpu_seconds(who.pid) - before) * 1000
+
+
+def _growth(stand: Stand, who: Participant, targets: int) -> float:
+    """The cheapest of some measurements, with many targets over with one."""
+    few = min(_requests(stand, who, 1000, keep_alive=True) for _ in range(5))
+    stand.sign(targets)
+    many = min(_requests(stand, who, 1000, keep_alive=True) for _ in range(5))
+    return many / few

@@ -2,7 +2,7 @@
 
 Guarantees: every participant serves the same bytes under paths that differ by a prefix only, over
 TLS 1.3 with the same server certificate, and demands the same device's certificate; all run on
-one processor, the clients on another, where there are two. Everything ends with the context.
+one processor, the clients and the upstream on another, where there are two. Everything ends with the context.
 """
 
 import contextlib
@@ -10,13 +10,19 @@ import json
 import os
 import secrets
 import shutil
+import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from facade.clock import SystemClock
+from facade.control.signing.keys import OnlineKeys
+from facade.control.signing.publisher import Publisher
 from facade.demo.image import CONFIG_TYPE, LAYER_TYPE, Image
 from facade.oci.digest import Digest
 from facade.oci.manifest import OCI_INDEX, OCI_MANIFEST
+from facade.oci.reference import Repository
+from facade.target import SignedTarget
 from tests.bench.peers import Material, nginx, registry_over_tls
 from tests.support.docker_registry import DockerRegistry, docker_registry
 from tests.support.facade_process import FacadeProcess, facade_up
@@ -27,6 +33,7 @@ REPOSITORY = "bench/app"
 LAYER_MIB = (1, 16, 64, 256)
 SMALL_LAYERS = 10
 SMALL_LAYER_BYTES = 64 * 1024
+TAKEN_UP_SECONDS = 90.0
 DEVICES = 7
 """So many devices share the 200 clients of a stampede: the facade bounds what one may do at once."""
 
@@ -77,15 +84,44 @@ class Stand:
     manifest: Digest
     blobs: dict[int, Digest]
 
+    def sign(self, count: int) -> None:
+        """Sign `count` more targets for the devices' fleet; return when the facade has them."""
+        trust = self.folder / "state" / "trust"
+        publisher = Publisher(trust / "repository", OnlineKeys(trust / "online"), SystemClock())
+        filler = Digest.of(b"filler")
+        result = publisher.publish(
+            "dev",
+            add=[
+                SignedTarget(
+                    fleet="dev",
+                    name=f"filler-{number}",
+                    version="v1",
+                    digest=filler,
+                    length=1,
+                    registry=self.upstream.host,
+                    repository=Repository.parse(f"bench/filler-{number}"),
+                    media_type=OCI_MANIFEST,
+                )
+                for number in range(count)
+            ],
+        )
+        taken_up = trust / "verified" / "served" / f"{result.versions['dev']}.dev.json"
+        deadline = time.monotonic() + TAKEN_UP_SECONDS
+        while not taken_up.exists() and time.monotonic() < deadline:
+            time.sleep(0.5)
+        if not taken_up.exists():
+            raise RuntimeError("The facade did not take the new targets up.")
+
 
 @contextlib.asynccontextmanager
 async def stand(folder: Path, *, mebibytes: Sequence[int] = LAYER_MIB) -> AsyncIterator[Stand]:
     """Start everything under `folder`."""
     image, manifest, blobs = _image(mebibytes)
     async with contextlib.AsyncExitStack() as stack:
-        with on_processor(0):
+        with on_processor(1):
             upstream = await stack.enter_async_context(docker_registry(folder / "upstream"))
             await push(upstream.url, REPOSITORY, image, "v1")
+        with on_processor(0):
             facade = await stack.enter_async_context(facade_up(folder / "state"))
             devices = await _connect(facade, upstream, folder / "devices")
             material = Material(
