@@ -64,10 +64,17 @@ async def run(
 
 
 class FacadeProcess:
-    """One state folder and the `facade up` that runs on it."""
+    """One state folder and the `facade up` that runs on it.
 
-    def __init__(self, state: Path, *, env: Mapping[str, str] | None = None) -> None:
+    Arguments:
+        prefix: a command that `facade up` is given to, to be executed in its place.
+    """
+
+    def __init__(
+        self, state: Path, *, env: Mapping[str, str] | None = None, prefix: Sequence[str] = ()
+    ) -> None:
         self.state = state
+        self._prefix = prefix
         self._env = {
             "FACADE_DEVICE__LISTEN": "127.0.0.1:0",
             "FACADE_OPERATOR__LISTEN": "127.0.0.1:0",
@@ -106,6 +113,7 @@ class FacadeProcess:
     async def start(self, *arguments: str) -> None:
         """Start it and wait for the `ready` line."""
         self._process = await asyncio.create_subprocess_exec(
+            *self._prefix,
             sys.executable,
             "-m",
             "facade.cli.main",
@@ -190,10 +198,13 @@ class FacadeProcess:
 
 @contextlib.asynccontextmanager
 async def facade_up(
-    state: Path, *arguments: str, env: Mapping[str, str] | None = None
+    state: Path,
+    *arguments: str,
+    env: Mapping[str, str] | None = None,
+    prefix: Sequence[str] = (),
 ) -> AsyncIterator[FacadeProcess]:
     """A running `facade up` on `state`, ended on the way out."""
-    facade = FacadeProcess(state, env=env)
+    facade = FacadeProcess(state, env=env, prefix=prefix)
     await facade.start(*arguments)
     try:
         yield facade

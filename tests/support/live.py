@@ -8,7 +8,7 @@ one needs the upstream again. The device is a plain HTTP client with the certifi
 
 import contextlib
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -116,16 +116,19 @@ class Live:
 
 
 @contextlib.asynccontextmanager
-async def live(folder: Path, *, env: Mapping[str, str] | None = None) -> AsyncIterator[Live]:
+async def live(
+    folder: Path, *, env: Mapping[str, str] | None = None, prefix: Sequence[str] = ()
+) -> AsyncIterator[Live]:
     """Start everything; nothing is connected yet.
 
     Arguments:
         env: further environment of `facade up`.
+        prefix: a command that `facade up` is given to.
     """
     async with (
         TokenServer({USER: Account(PASSWORD)}) as tokens,
         Registry(auth=BearerAuth(tokens)) as registry,
-        facade_up(folder / "state", env=env) as facade,
+        facade_up(folder / "state", env=env, prefix=prefix) as facade,
     ):
         images = {}
         for number in range(1, IMAGES + 1):
