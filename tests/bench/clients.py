@@ -77,21 +77,27 @@ def skopeo(device: Path, image: str, target: Path) -> None:
 
 
 @contextlib.contextmanager
-def idle_connections(device: Path, url: str, count: int) -> Iterator[None]:
+def idle_connections(devices: Sequence[Path], url: str, count: int) -> Iterator[None]:
     """Hold `count` keep-alive connections, each of which has made one request."""
-    context = ssl.create_default_context(cafile=str(device / "ca.crt"))
-    context.load_cert_chain(device / "client.cert", device / "client.key")
-    context.check_hostname = False
+    contexts = [_context(device) for device in devices]
     parts = urlsplit(url)
     request = f"GET {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\nAccept: {OCI_MANIFEST}\r\n\r\n"
     with contextlib.ExitStack() as stack:
-        for _ in range(count):
+        for number in range(count):
+            context = contexts[number % len(contexts)]
             plain = socket.create_connection((parts.hostname or "", parts.port or 443), timeout=30)
             secure = stack.enter_context(context.wrap_socket(plain))
             secure.sendall(request.encode())
             if b" 200 " not in secure.recv(65536).split(b"\r\n", 1)[0]:
                 raise RuntimeError(f"{url} was refused")
         yield
+
+
+def _context(device: Path) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=str(device / "ca.crt"))
+    context.load_cert_chain(device / "client.cert", device / "client.key")
+    context.check_hostname = False
+    return context
 
 
 def _curl() -> list[str]:

@@ -200,10 +200,10 @@ def _crowd(stand: Stand, who: Participant, digest: Digest, clients: int) -> floa
 
 def _idle(stand: Stand, who: Participant, connections: int) -> float:
     url = who.manifest(stand.manifest)
-    with idle_connections(stand.devices[0], url, 20):
+    with idle_connections(stand.devices, url, 20):
         pass  # what the first ones cost is not what each costs
     before = pss_kib(who.pid)
-    with idle_connections(stand.devices[0], url, connections):
+    with idle_connections(stand.devices, url, connections):
         return (pss_kib(who.pid) - before) / connections
 
 

@@ -35,7 +35,7 @@ SMALL_LAYERS = 10
 SMALL_LAYER_BYTES = 64 * 1024
 TAKEN_UP_SECONDS = 90.0
 DEVICES = 7
-"""So many devices share the 200 clients of a stampede: the facade bounds what one may do at once."""
+"""So many share the work of crowds: the facade bounds what one device may do at once."""
 
 
 @dataclass(frozen=True, slots=True)
