@@ -8,6 +8,7 @@ Does not guarantee that a reported event survives a kill.
 
 import asyncio
 from collections import deque
+from collections.abc import Sequence
 from typing import Protocol
 
 import structlog
@@ -161,6 +162,13 @@ class InProcessControlPort:
                 event for event in batch if isinstance(event, ConnectionUsed)
             )
         except FacadeError as error:
-            for _ in batch:
-                self._observer.report_dropped()
+            self._dropped(batch)
             log.warning("reports_dropped", count=len(batch), error=error.message)
+        except Exception:
+            # A defect of ours with one batch must not end the records of all later pulls.
+            self._dropped(batch)
+            log.exception("reports_dropped", count=len(batch))
+
+    def _dropped(self, batch: Sequence[Event]) -> None:
+        for _ in batch:
+            self._observer.report_dropped()

@@ -18,7 +18,7 @@ from sqlalchemy import delete, insert, select, update
 
 from facade.clock import Clock
 from facade.control.connections.model import StoredConnection
-from facade.control.connections.rows import from_row, to_row
+from facade.control.connections.rows import from_row, settings_to_json, to_row
 from facade.control.connections.sealing import Sealer
 from facade.control.credentials.model import Prepared, StoredSecrets
 from facade.control.database.engine import Database
@@ -115,7 +115,7 @@ class ConnectionStore:
         stored = self._stored[host]
         if stored.sealed is None:
             return StoredSecrets(stored.username, {})
-        fields = json.loads(self._sealer.open(stored.sealed, (connection_id, SEALED_FIELD)))
+        fields = json.loads(self._sealer.open(stored.sealed, _bound(stored.connection)))
         return StoredSecrets(stored.username, {key: Secret(fields[key]) for key in fields})
 
     async def add(
@@ -142,7 +142,7 @@ class ConnectionStore:
                 created_by=actor,
                 created_at=now,
                 changed_at=now,
-                sealed=self._seal(connection.id, prepared),
+                sealed=self._seal(connection, prepared),
             )
             async with self._database.write() as transaction:
                 await transaction.execute(insert(table).values(to_row(stored)))
@@ -158,7 +158,7 @@ class ConnectionStore:
     ) -> StoredConnection:
         """Replace the credentials, the settings, or both; the revision counts up.
 
-        Raises NotFound.
+        Raises NotFound, Integrity or Unavailable when the secret that stays does not open.
         """
         async with self._lock:
             old = self.get(host)
@@ -175,8 +175,11 @@ class ConnectionStore:
                 last_error_at=None,
             )
             if prepared is not None:
-                sealed = self._seal(connection.id, prepared)
+                sealed = self._seal(connection, prepared)
                 stored = replace(stored, username=prepared.username, sealed=sealed)
+            elif old.sealed is not None:
+                text = self._sealer.open(old.sealed, _bound(old.connection))
+                stored = replace(stored, sealed=self._sealer.seal(text, _bound(connection)))
             async with self._database.write() as transaction:
                 await transaction.execute(
                     update(table).where(table.c.id == connection.id).values(to_row(stored))
@@ -232,7 +235,7 @@ class ConnectionStore:
             for host, stored in self._stored.items():
                 if stored.sealed is None or sealer.is_current(stored.sealed):
                     continue
-                bound = (stored.connection.id, SEALED_FIELD)
+                bound = _bound(stored.connection)
                 sealed = sealer.seal(sealer.open(stored.sealed, bound), bound)
                 changed[host] = replace(stored, sealed=sealed)
             async with self._database.write() as transaction:
@@ -246,11 +249,11 @@ class ConnectionStore:
             self._stored = MappingProxyType({**self._stored, **changed})
             return len(changed)
 
-    def _seal(self, connection_id: str, prepared: Prepared) -> str | None:
+    def _seal(self, connection: Connection, prepared: Prepared) -> str | None:
         if not prepared.fields:
             return None
         fields = {key: secret.reveal() for key, secret in prepared.fields.items()}
-        return self._sealer.seal(json.dumps(fields), (connection_id, SEALED_FIELD))
+        return self._sealer.seal(json.dumps(fields), _bound(connection))
 
     def _publish(self, stored: Mapping[RegistryHost, StoredConnection]) -> None:
         self._stored = MappingProxyType(dict(stored))
@@ -265,6 +268,23 @@ class ConnectionStore:
     def _forgotten(self, connection_id: str) -> None:
         for forget in self._forget:
             forget(connection_id)
+
+
+def _bound(connection: Connection) -> tuple[str, ...]:
+    """What a sealed value opens with: its row, and everything that says where it is sent.
+
+    So whoever writes to the database cannot have a secret sent to another host, realm or proxy,
+    or over plain http: it does not open any more.
+    """
+    settings = settings_to_json(connection.settings)
+    sent = {key: value for key, value in sorted(settings.items()) if value}
+    return (
+        connection.id,
+        SEALED_FIELD,
+        str(connection.host),
+        connection.provider,
+        json.dumps(sent, ensure_ascii=True),
+    )
 
 
 def _with_use(stored: StoredConnection, use: ConnectionUsed) -> StoredConnection:

@@ -1,6 +1,6 @@
 """The in-process control port: a cheap snapshot, reports that never block."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +8,7 @@ import pytest
 
 from facade.control.catalog.manifests import ClosureManifests
 from facade.control.connections.store import ConnectionStore
-from facade.control.port import InProcessControlPort
+from facade.control.port import FLUSH_SECONDS, InProcessControlPort
 from facade.control.pulls import PullRecords
 from facade.errors import NotFound
 from facade.oci.digest import Digest
@@ -150,3 +150,39 @@ async def test_a_database_that_fails_costs_reports_and_nothing_else(
     assert parts.dropped.count == 1
     with pytest.raises(NotFound):
         parts.store.get(HOST)
+
+
+class FailsOnce(PullRecords):
+    """Has a defect that one batch brings out."""
+
+    failed = False
+
+    async def add(self, events: Sequence[Pulled], failures: Sequence[IntegrityFailed]) -> None:
+        if not self.failed:
+            self.failed = True
+            raise RuntimeError("a defect")
+        await super().add(events, failures)
+
+
+async def test_a_defect_costs_one_batch_and_not_all_later_reports(tmp_path: Path) -> None:
+    clock, dropped = FakeClock(), Dropped()
+    async with fresh_store(tmp_path, clock) as store, fresh_database(tmp_path) as database:
+        pulls = FailsOnce(database)
+        port = InProcessControlPort(
+            connections=store,
+            broker=FixedAuthorizer("Bearer x"),
+            manifests=ClosureManifests(database, clock),
+            deny_list=Deny(Revocations()),
+            pulls=pulls,
+            clock=clock,
+            observer=dropped,
+        )
+        port.start()
+        port.report(_pulled(1.0))
+        await clock.run_for(FLUSH_SECONDS)
+        port.report(_pulled(2.0))
+        await clock.run_for(FLUSH_SECONDS)
+        await port.close()
+        rows, _total = await pulls.list()
+    assert dropped.count == 1
+    assert [row.at for row in rows] == [2.0]

@@ -132,6 +132,39 @@ async def test_a_sealed_value_moved_to_another_row_does_not_open(
         again.secrets(evil.id)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        "host = 'evil.example'",
+        "provider = 'anonymous'",
+        """settings = json_set(settings, '$.auth_hosts', json('["evil.example"]'))""",
+        "settings = json_set(settings, '$.proxy', 'http://evil.example:3128')",
+        "settings = json_set(settings, '$.insecure', json('true'))",
+        "settings = json_set(settings, '$.ca_pem', 'evil')",
+    ],
+)
+async def test_a_row_that_says_to_send_the_secret_elsewhere_does_not_open(
+    database: Database, tmp_path: Path, change: str
+) -> None:
+    store = await _loaded(database)
+    connection = await connect(store, secret=CANARY)
+    with sqlite3.connect(tmp_path / "facade.db") as file:
+        assert file.execute(f"UPDATE connections SET {change}").rowcount == 1
+    file.close()
+    again = await _loaded(database)
+    with pytest.raises(Integrity):
+        again.secrets(connection.id)
+
+
+async def test_settings_may_change_often_and_the_secret_stays(database: Database) -> None:
+    store = await _loaded(database)
+    connection = await connect(store, secret=CANARY)
+    for settings in (ConnectionSettings(auth_hosts=("a.example",)), ConnectionSettings()):
+        await store.change(HOST, settings=settings)
+        again = await _loaded(database)
+        assert again.secrets(connection.id).fields["secret"].reveal() == CANARY
+
+
 async def test_uses_are_noted_the_latest_wins_and_success_clears_the_error(
     database: Database,
 ) -> None:
