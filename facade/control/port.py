@@ -94,6 +94,7 @@ class InProcessControlPort:
         self._max_events = max_events
         self._events: deque[Event] = deque()
         self._writer: asyncio.Task[None] | None = None
+        self._writing = asyncio.Lock()
         self._seen: tuple[ConnectionSnapshot, Revocations] | None = None
         self._snapshot = ControlSnapshot()
 
@@ -104,7 +105,8 @@ class InProcessControlPort:
     async def close(self) -> None:
         """Write what waits, and stop."""
         if self._writer is not None:
-            self._writer.cancel()
+            async with self._writing:  # a batch that is being written is neither lost nor doubled
+                self._writer.cancel()
             await asyncio.gather(self._writer, return_exceptions=True)
             self._writer = None
         while self._events:
@@ -152,22 +154,24 @@ class InProcessControlPort:
 
     async def _flush(self) -> None:
         """Write one batch; one that cannot be written is dropped, so that the next has its turn."""
-        batch = [self._events.popleft() for _ in range(min(MAX_BATCH, len(self._events)))]
+        async with self._writing:
+            batch = [self._events.popleft() for _ in range(min(MAX_BATCH, len(self._events)))]
+            try:
+                await self._write(batch)
+            except FacadeError as error:
+                self._dropped(batch)
+                log.warning("reports_dropped", count=len(batch), error=error.message)
+            except Exception:
+                # A defect of ours with one batch must not end the records of all later pulls.
+                self._dropped(batch)
+                log.exception("reports_dropped", count=len(batch))
+
+    async def _write(self, batch: Sequence[Event]) -> None:
         pulls = [event for event in batch if isinstance(event, Pulled)]
         failures = [event for event in batch if isinstance(event, IntegrityFailed)]
-        try:
-            if pulls or failures:
-                await self._pulls.add(pulls, failures)
-            await self._connections.used(
-                event for event in batch if isinstance(event, ConnectionUsed)
-            )
-        except FacadeError as error:
-            self._dropped(batch)
-            log.warning("reports_dropped", count=len(batch), error=error.message)
-        except Exception:
-            # A defect of ours with one batch must not end the records of all later pulls.
-            self._dropped(batch)
-            log.exception("reports_dropped", count=len(batch))
+        if pulls or failures:
+            await self._pulls.add(pulls, failures)
+        await self._connections.used(event for event in batch if isinstance(event, ConnectionUsed))
 
     def _dropped(self, batch: Sequence[Event]) -> None:
         for _ in batch:
