@@ -40,6 +40,12 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="fewer and smaller loads")
     parser.add_argument("--rounds", type=int, help=f"how often ({ROUNDS})")
     parser.add_argument("--only", default="", help="only loads with this in their name")
+    parser.add_argument(
+        "--upstream-beside",
+        choices=("clients", "servers"),
+        default="clients",
+        help="whose processor the upstream shares",
+    )
     parser.add_argument("--out", type=Path, help="folder for results.{md,json,svg}")
     given = parser.parse_args()
     if not _have_packages():
@@ -59,7 +65,7 @@ def main() -> int:
     ]
     if not loads:
         parser.error(f"No load has {given.only!r} in its name.")
-    series = asyncio.run(_measure(loads, rounds))
+    series = asyncio.run(_measure(loads, rounds, given.upstream_beside))
     print(table(series), summary(series), sep="\n\n")
     out = given.out or (None if given.quick or given.only else _RESULTS)
     if out is not None:
@@ -67,9 +73,9 @@ def main() -> int:
     return len(missed(series))
 
 
-async def _measure(loads: Sequence[Load], rounds: int) -> list[Series]:
+async def _measure(loads: Sequence[Load], rounds: int, beside: str) -> list[Series]:
     with tempfile.TemporaryDirectory(prefix="facade-bench-") as folder:
-        async with stand(Path(folder)) as made:
+        async with stand(Path(folder), upstream_beside=beside) as made:
             # In a thread, so that what the facade logs is read away meanwhile.
             return await asyncio.to_thread(_run, made, loads, rounds)
 

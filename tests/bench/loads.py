@@ -92,16 +92,16 @@ def small_loads(*, quick: bool) -> list[Load]:
 
 
 def crowd_loads(*, quick: bool) -> list[Load]:
-    """Many at once: a stampede on one blob, idle connections, whole images."""
+    """Memory first, while nothing has been asked for; then many at once, and whole images."""
     clients, connections = (60, 300) if quick else (200, 1000)
     return [
         Load(
-            f"stampede, {clients} clients, 16 MiB, over its parts",
-            "ratio",
+            "memory at rest, both wings in one process",
+            "MiB PSS",
             (),
-            partial(_stampede, clients=clients),
-            {"parts": 1.1},
-            rounds=3,
+            lambda stand, who: pss_kib(who.pid) / 1024,
+            {"bound": 110.0},
+            rounds=1,
         ),
         Load(
             "idle connection",
@@ -112,12 +112,12 @@ def crowd_loads(*, quick: bool) -> list[Load]:
             rounds=1,
         ),
         Load(
-            "memory at rest, both wings in one process",
-            "MiB PSS",
+            f"stampede, {clients} clients, 16 MiB, over its parts",
+            "ratio",
             (),
-            lambda stand, who: pss_kib(who.pid) / 1024,
-            {},
-            rounds=1,
+            partial(_stampede, clients=clients),
+            {"parts": 1.1},
+            rounds=3,
         ),
         Load(
             "first byte of an uncached blob, beyond the upstream's",

@@ -2,7 +2,7 @@
 
 Guarantees: every participant serves the same bytes under paths that differ by a prefix only, over
 TLS 1.3 with the same server certificate, and demands the same device's certificate; all run on
-one processor, the clients and the upstream on another, where there are two. Everything ends with the context.
+one processor, the clients and (unless asked otherwise) the upstream on another, where there are two. Everything ends with the context.
 """
 
 import contextlib
@@ -114,11 +114,17 @@ class Stand:
 
 
 @contextlib.asynccontextmanager
-async def stand(folder: Path, *, mebibytes: Sequence[int] = LAYER_MIB) -> AsyncIterator[Stand]:
-    """Start everything under `folder`."""
+async def stand(
+    folder: Path, *, upstream_beside: str = "clients", mebibytes: Sequence[int] = LAYER_MIB
+) -> AsyncIterator[Stand]:
+    """Start everything under `folder`.
+
+    Arguments:
+        upstream_beside: whose processor the upstream shares: "clients" or "servers".
+    """
     image, manifest, blobs = _image(mebibytes)
     async with contextlib.AsyncExitStack() as stack:
-        with on_processor(1):
+        with on_processor(1 if upstream_beside == "clients" else 0):
             upstream = await stack.enter_async_context(docker_registry(folder / "upstream"))
             await push(upstream.url, REPOSITORY, image, "v1")
         with on_processor(0):
