@@ -17,6 +17,7 @@ from typing import TextIO
 import structlog
 from structlog.typing import EventDict, Processor
 
+from facade.observability.peer_faults import PeerFaults
 from facade.observability.redaction import redact
 
 _REQUEST_ID_BYTES = 8
@@ -73,6 +74,7 @@ def _adopt_stdlib(
             ],
         )
     )
+    handler.addFilter(PeerFaults())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     # Libraries' chatter below warning is about themselves, and may quote URLs and headers.
