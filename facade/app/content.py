@@ -90,6 +90,7 @@ async def open_content(
         bounds=bounds,
         observer=events,
         wanted=lambda: content.wanted(),  # noqa: PLW0108 - it is set later
+        partials=lambda: store.partials.bytes,
     )
     scrubber = Scrubber(
         store=store, register=index, clock=clock, executor=executor, spoiled=spoiled
@@ -105,6 +106,7 @@ async def open_content(
         clock=clock,
         executor=executor,
     )
+    store.limit(bounds.max_bytes, keeper.grown)
     blobs = BlobCache(
         store=store,
         possession=index,

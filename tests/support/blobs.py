@@ -118,12 +118,17 @@ async def open_cache(
     clock: Clock | None = None,
     limits: TransferLimits | None = None,
     store: BlobStore | None = None,
+    max_bytes: int | None = None,
 ) -> AsyncIterator[Bench]:
-    """A cache on the folder `root` (or on `store`), closed at the end."""
+    """A cache on the folder `root` (or on `store`), closed at the end; its partials are within
+    `max_bytes`.
+    """
     clock = clock or FakeClock(auto=True)
     observer = CountingObserver()
     with make_executor() as executor:
         local = LocalStore.at(root, executor)
+        if max_bytes is not None:
+            local.limit(max_bytes, lambda: None)
         index = PossessionIndex.at(root / "index.db", clock)
         used = store or local
         cache = BlobCache(

@@ -84,6 +84,7 @@ class Evictor:
 
     Arguments:
         wanted: what the current signed targets reach, asked anew each time.
+        partials: bytes that partial files take or will take: objects make room for them.
     """
 
     def __init__(
@@ -94,23 +95,26 @@ class Evictor:
         bounds: Bounds,
         observer: EvictionObserver,
         wanted: Callable[[], Container[Digest]] = frozenset,
+        partials: Callable[[], int] = lambda: 0,
     ) -> None:
         self._store = store
         self._order = order
         self._bounds = bounds
         self._observer = observer
         self._wanted = wanted
+        self._partials = partials
 
     async def evict_if_full(self) -> tuple[int, int]:
         """Evict when above the high watermark: (objects, bytes) removed. Raises Unavailable."""
         _, held = await self._order.totals()
-        return await self.evict() if held > self._bounds.start else (0, 0)
+        full = held + self._partials() > self._bounds.start
+        return await self.evict() if full else (0, 0)
 
     async def evict(self) -> tuple[int, int]:
         """Evict down to the low watermark: (objects, bytes) removed. Raises Unavailable."""
         await self._order.flush()
         _, held = await self._order.totals()
-        too_much = held - self._bounds.stop
+        too_much = held + self._partials() - self._bounds.stop
         wanted = self._wanted()
         objects = removed = 0
         for wanted_ones in (False, True):

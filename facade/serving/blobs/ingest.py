@@ -8,15 +8,13 @@ caller's verdict decides.
 """
 
 import asyncio
-import fcntl
 import os
 from concurrent.futures import Executor
-from pathlib import Path
 
 from facade.errors import Integrity, Unavailable
-from facade.reasons import Reason
 from facade.serving.blobs.diskread import FileReader, ReadMode, read_fully
 from facade.serving.blobs.layout import Layout, move_durably, write_all, write_synced
+from facade.serving.blobs.partials import Partials, lock_partial, unavailable
 from facade.serving.blobs.port import BLOCK_BYTES, BlobKey, Feed
 from facade.serving.blobs.tags import TagKey, TagWriter
 
@@ -29,16 +27,25 @@ class LocalIngest:
     Arguments:
         lock_fd: the partial, locked, open for writing.
         size: bytes of the whole blob.
+        partials: where it was reserved; told when it is over.
     """
 
     def __init__(
-        self, key: BlobKey, size: int, lock_fd: int, layout: Layout, tag_key: TagKey, mode: ReadMode
+        self,
+        key: BlobKey,
+        size: int,
+        lock_fd: int,
+        layout: Layout,
+        tag_key: TagKey,
+        mode: ReadMode,
+        partials: Partials,
     ) -> None:
         self._key = key
         self._size = size
         self._layout = layout
         self._path = layout.partial(key)
         self._tags = TagWriter(tag_key, key.digest)
+        self._partials = partials
         self._fd = lock_fd
         self._file = FileReader(os.open(self._path, os.O_RDONLY), mode)
         self._executor: Executor = mode.executor
@@ -64,7 +71,7 @@ class LocalIngest:
         try:
             write_all(self._fd, data, self.have)
         except OSError as error:
-            raise _unavailable(error) from error
+            raise unavailable(error) from error
         self._tags.update(data)
         self.have += len(data)
 
@@ -94,7 +101,7 @@ class LocalIngest:
         try:
             os.ftruncate(self._fd, 0)
         except OSError as error:
-            raise _unavailable(error) from error
+            raise unavailable(error) from error
         self._tags.restart()
         self.have = 0
 
@@ -109,7 +116,7 @@ class LocalIngest:
             )
         except OSError as error:
             draft.unlink(missing_ok=True)
-            raise _unavailable(error) from error
+            raise unavailable(error) from error
         self._published = True
         self._unlock()
 
@@ -128,42 +135,42 @@ class LocalIngest:
             if not self._published and not (keep and self.have):
                 self._path.unlink(missing_ok=True)
         except OSError as error:
-            raise _unavailable(error) from error
+            raise unavailable(error) from error
         finally:
             self._unlock()
 
     def _unlock(self) -> None:
+        self._partials.release(self._path)
         os.close(self._fd)
         self._fd = -1
 
 
-def lock_partial(path: Path) -> int:
-    """Open and lock a partial, making it when absent. Blocks on the disk, never on the lock.
-
-    Raises Unavailable when another holds it or the disk refuses.
-    """
-    while True:
-        try:
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise _unavailable(error) from error
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _same_file(fd, path):
-                return fd
-        except OSError as error:
-            os.close(fd)
-            raise _unavailable(error) from error
-        os.close(fd)  # published or removed between open and lock: its name is another file's now
-
-
-def _same_file(fd: int, path: Path) -> bool:
+def open_ingest(
+    key: BlobKey,
+    size: int,
+    feed: Feed,
+    layout: Layout,
+    tag_key: TagKey,
+    mode: ReadMode,
+    partials: Partials,
+) -> LocalIngest:
+    """Start or resume an ingest, as `BlobStore.ingest` says. Blocks. Raises Unavailable."""
+    path = layout.partial(key)
+    fd = lock_partial(path)
     try:
-        named = path.stat()
-    except FileNotFoundError:
-        return False
-    return os.path.samestat(os.fstat(fd), named)
-
-
-def _unavailable(error: OSError) -> Unavailable:
-    return Unavailable(f"The store cannot take it: {error.strerror}.", reason=Reason.INTERNAL)
+        partials.reserve(path, size)
+    except Unavailable:
+        os.close(fd)
+        raise
+    try:
+        ingest = LocalIngest(key, size, fd, layout, tag_key, mode, partials)
+    except OSError as error:
+        partials.release(path)
+        os.close(fd)
+        raise unavailable(error) from error
+    try:
+        ingest.replay(feed)
+    except OSError as error:
+        ingest.abandon()
+        raise unavailable(error) from error
+    return ingest

@@ -3,7 +3,7 @@
 Guarantees: an object that `open` gives out has its tags, and every block is checked against
 them before it is handed out; a truncated or untagged file is re-hashed or quarantined, never
 served on trust. Open objects are shared and a few stay open when idle, so that a warm hit needs no
-thread. Does not scan folders at start. Size limits are `eviction`'s.
+thread. Does not scan objects at start. Size limits are `eviction`'s; those of partials, `partials`'.
 """
 
 import asyncio
@@ -21,9 +21,10 @@ import structlog
 from facade.errors import Integrity, Unavailable
 from facade.oci.digest import Digest
 from facade.serving.blobs.diskread import FileReader, ReadMode
-from facade.serving.blobs.ingest import LocalIngest, lock_partial
+from facade.serving.blobs.ingest import LocalIngest, open_ingest
 from facade.serving.blobs.layout import Layout, write_durably
 from facade.serving.blobs.nodekey import load_node_key
+from facade.serving.blobs.partials import Partials
 from facade.serving.blobs.port import BLOCK_BYTES, BlobKey, Feed
 from facade.serving.blobs.rehash import rehash
 from facade.serving.blobs.tags import MAX_OVERHEAD_BYTES, TAG_BYTES, BlockTags, TagKey, count_blocks
@@ -107,12 +108,16 @@ class LocalStore:
         key: the node's, for block tags.
         executor: threads for whatever blocks.
         nowait: False = every read goes to a thread.
+
+    Raises OSError.
     """
 
     def __init__(
         self, layout: Layout, key: TagKey, executor: Executor, *, nowait: bool = True
     ) -> None:
         self._layout = layout
+        self.partials = Partials(layout.ingest)
+        self._filling: Callable[[], None] = lambda: None
         self._key = key
         self.mode = ReadMode(executor, nowait=nowait)
         self._open: OrderedDict[Digest, _Object] = OrderedDict()
@@ -124,9 +129,19 @@ class LocalStore:
         layout = Layout(root)
         try:
             layout.make()
+            key = TagKey(load_node_key(root / "node.key"))
+            return cls(layout, key, executor, nowait=nowait)
         except OSError as error:
             raise Unavailable(f"The store {root} cannot be used: {error.strerror}.") from error
-        return cls(layout, TagKey(load_node_key(root / "node.key")), executor, nowait=nowait)
+
+    def limit(self, max_bytes: int, filling: Callable[[], None]) -> None:
+        """Refuse ingests that would bring all partials above `max_bytes`.
+
+        Arguments:
+            filling: told, on the loop, when an ingest began, so that room can be made.
+        """
+        self.partials.limit(max_bytes)
+        self._filling = filling
 
     async def open(self, digest: Digest) -> LocalReader | None:
         while True:
@@ -145,9 +160,12 @@ class LocalStore:
                 return LocalReader(shared, self._retire_idle)
 
     async def ingest(self, key: BlobKey, size: int, feed: Feed) -> LocalIngest:
-        return await run_to_end(
-            self.mode.executor, partial(self._ingest, key, size, feed), LocalIngest.abandon
+        job = partial(
+            open_ingest, key, size, feed, self._layout, self._key, self.mode, self.partials
         )
+        ingest = await run_to_end(self.mode.executor, job, LocalIngest.abandon)
+        self._filling()
+        return ingest
 
     async def quarantine(self, digest: Digest) -> None:
         self._retire(digest)
@@ -172,16 +190,7 @@ class LocalStore:
 
         Blocks. Returns how many.
         """
-        count = 0
-        for path in self._layout.ingest.iterdir():
-            with contextlib.suppress(Unavailable, FileNotFoundError):
-                if path.stat().st_mtime >= older_than:
-                    continue
-                fd = lock_partial(path)
-                path.unlink()
-                os.close(fd)
-                count += 1
-        return count
+        return self.partials.sweep(older_than)
 
     def close(self) -> None:
         """Close idle objects; those in use close with their last reader."""
@@ -241,20 +250,6 @@ class LocalStore:
         with contextlib.suppress(OSError):  # a full disk is no reason to lose the object
             write_durably(path, sidecar, draft)
         return BlockTags.parse(self._key, digest, sidecar)
-
-    def _ingest(self, key: BlobKey, size: int, feed: Feed) -> LocalIngest:
-        fd = lock_partial(self._layout.partial(key))
-        try:
-            ingest = LocalIngest(key, size, fd, self._layout, self._key, self.mode)
-        except OSError as error:
-            os.close(fd)
-            raise Unavailable(f"The store cannot take it: {error.strerror}.") from error
-        try:
-            ingest.replay(feed)
-        except OSError as error:
-            ingest.abandon()
-            raise Unavailable(f"The store cannot take it: {error.strerror}.") from error
-        return ingest
 
     def _quarantine(self, digest: Digest) -> None:
         try:

@@ -80,7 +80,7 @@ class Lockstep:
 
 def _lagging() -> Unavailable:
     return Unavailable(
-        "The facade's disk is full and this pull is too slow to go along with the others: "
+        "The facade has no room to keep this, and this pull is too slow to go along with the others: "
         "ask for the rest again.",
         reason=Reason.OVERLOADED,
         retry_after=1.0,

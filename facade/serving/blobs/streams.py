@@ -159,7 +159,7 @@ class TransferStream:
         transfer, begin = self._transfer, self.position
         if transfer.lockstep is not None and end - begin > transfer.lockstep.keep:
             raise Unavailable(
-                "The facade's disk is full, so that this cannot be verified before it is sent.",
+                "The facade has no room to keep this, so that it cannot be verified before it is sent.",
                 reason=Reason.OVERLOADED,
                 retry_after=10.0,
             )

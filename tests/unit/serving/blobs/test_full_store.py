@@ -183,3 +183,41 @@ async def test_another_process_that_holds_the_partial_is_not_waited_for(tmp_path
             assert not await bench.index.has(key_of(CONTENT))
         await ingest.close(keep=False)
         other.close()
+
+
+async def test_what_is_larger_than_the_cache_may_be_is_served_and_not_kept(tmp_path: Path) -> None:
+    async with open_cache(tmp_path, max_bytes=len(CONTENT) - 1) as bench:
+        source = ScriptedSource(CONTENT)
+        streams = [await get(bench, source, CONTENT) for _ in range(3)]
+        assert await asyncio.gather(*map(read_all, streams)) == [CONTENT] * 3
+        await idle(bench)
+        assert len(source.opened) == 1
+        assert await bench.store.open(key_of(CONTENT).digest) is None
+        assert not await bench.index.has(key_of(CONTENT))
+        assert list((tmp_path / "ingest").iterdir()) == []
+
+
+async def test_what_is_larger_than_the_cache_may_be_is_verified(tmp_path: Path) -> None:
+    wrong = CONTENT[:-1] + bytes([CONTENT[-1] ^ 1])
+    async with open_cache(tmp_path, max_bytes=len(CONTENT) - 1) as bench:
+        stream = await get(bench, ScriptedSource(CONTENT, Answer(content=wrong)), CONTENT)
+        with pytest.raises(Integrity):
+            await read_all(stream)
+
+
+async def test_transfers_at_once_do_not_pass_the_bound_together(tmp_path: Path) -> None:
+    gate = asyncio.Event()
+    first, second = make_content(MEBI, seed=1), make_content(MEBI, seed=2)
+    async with open_cache(tmp_path, max_bytes=2 * MEBI - 1) as bench:
+        source = ScriptedSource(first, Answer(gates={MEBI // 2: gate}))
+        slow = asyncio.create_task(read_all(await get(bench, source, first)))
+        await asyncio.sleep(0.05)
+        assert await read_all(await get(bench, ScriptedSource(second), second)) == second
+        gate.set()
+        assert await slow == first
+        await idle(bench)
+        assert not await bench.index.has(key_of(second))
+        assert await bench.index.has(key_of(first))
+        assert await read_all(await get(bench, ScriptedSource(second), second)) == second
+        await idle(bench)
+        assert await bench.index.has(key_of(second))

@@ -48,6 +48,7 @@ class Upkeep:
     attic: Attic
     wanted: set[Digest]
     spoiled: list[Digest]
+    partials: list[int]
 
     async def add(self, count: int) -> list[Digest]:
         """Objects of SIZE bytes, each used a second later than the one before."""
@@ -81,8 +82,14 @@ async def upkeep(tmp_path: Path, executor: ThreadPoolExecutor) -> AsyncIterator[
     bounds = Bounds(10 * SIZE, high=0.8, low=0.5)
     wanted: set[Digest] = set()
     spoiled: list[Digest] = []
+    partials = [0]
     evictor = Evictor(
-        store=store, order=index, bounds=bounds, observer=observer, wanted=lambda: wanted
+        store=store,
+        order=index,
+        bounds=bounds,
+        observer=observer,
+        wanted=lambda: wanted,
+        partials=lambda: sum(partials),
     )
     scrubber = Scrubber(
         store=store,
@@ -101,7 +108,10 @@ async def upkeep(tmp_path: Path, executor: ThreadPoolExecutor) -> AsyncIterator[
         clock=clock,
         executor=executor,
     )
-    yield Upkeep(store, index, clock, observer, evictor, scrubber, keeper, attic, wanted, spoiled)
+    yield Upkeep(
+        *(store, index, clock, observer, evictor, scrubber, keeper),
+        *(attic, wanted, spoiled, partials),
+    )
     await index.close()
 
 
@@ -122,6 +132,15 @@ async def test_above_the_high_mark_the_longest_unused_go_down_to_the_low_one(
     assert upkeep.observer.seen == [("evicted", 4, 4 * SIZE)]
     assert await upkeep.index.totals() == (5, 5 * SIZE)
     assert not await upkeep.index.has(key_of(make_content(SIZE, seed=1)))
+
+
+async def test_objects_make_room_for_what_is_under_way(upkeep: Upkeep) -> None:
+    digests = await upkeep.add(5)
+    upkeep.partials.append(3 * SIZE)
+    assert await upkeep.evictor.evict_if_full() == (0, 0)
+    upkeep.partials.append(1)
+    assert await upkeep.evictor.evict_if_full() == (4, 4 * SIZE)
+    assert upkeep.kept() == {digests[4]}
 
 
 async def test_the_signed_go_last(upkeep: Upkeep) -> None:
