@@ -65,6 +65,7 @@ class Traffic:
         await it.add()
         await it.import_all()
         await self.pull("v1")
+        await self.settled()
         await self.pull("v1")
         await self.join("v2")
         it.registry.script("*/blobs/*", status(503), times=1)
@@ -103,6 +104,12 @@ class Traffic:
             answered = await self.get(self.path("blobs", digest))
             assert answered is not None
             assert answered.status == 200, answered
+
+    async def settled(self) -> None:
+        """Return when what was fetched is in the cache: until then, who asks again joins."""
+        async with asyncio.timeout(10):
+            while (await self.it.facade.must("cache", "status", "--json")).json["in_flight"]:
+                pass
 
     async def join(self, tag: str) -> None:
         """The largest blob, by several at once, from a registry that takes its time."""
