@@ -25,6 +25,7 @@ from facade.serving.pulls.manifests import Manifests
 from facade.serving.pulls.ports import Authorisation, Blobs
 from facade.serving.pulls.sources import Sources, not_connected
 from facade.serving.trust.closure import Allowed, servable
+from facade.serving.trust.parsing import is_small, parsed
 from facade.target import parse_artifact_path
 from facade.upstream.connection import Connection
 from facade.wings import ControlPort
@@ -119,8 +120,8 @@ class PullService:
 
         async def read() -> bytes:
             hot = self._manifests.hot(request.host, request.repository, request.digest)
-            if hot is not None:  # nothing was waited for since the decision
-                return self._checked(device, request, allowed, hot)
+            if hot is not None and is_small(hot):  # nothing was waited for since the decision
+                return await self._checked(device, request, allowed, hot)
             data = await self._manifest(device, request, allowed)
             await self.judge(device, request)  # a registry may have taken its time meanwhile
             return data
@@ -196,9 +197,9 @@ class PullService:
         data = await self._manifests.manifest(
             request.host, request.repository, request.digest, allowed.size
         )
-        return self._checked(device, request, allowed, data)
+        return await self._checked(device, request, allowed, data)
 
-    def _checked(
+    async def _checked(
         self, device: Device, request: PullRequest, allowed: Allowed, data: bytes
     ) -> bytes:
         """`data`, which is the digest's, if it is also what the descriptor says it is."""
@@ -206,7 +207,7 @@ class PullService:
         if len(data) not in allowed.sizes:  # another fleet's descriptor may have been right
             raise Integrity(f"The manifest has {len(data)} bytes; {allowed.size} were announced.")
         if key not in self._servable:
-            servable(data, replace(allowed, size=len(data)))
+            await parsed(data, lambda: servable(data, replace(allowed, size=len(data))))
             if len(self._servable) >= _MAX_SERVABLE:
                 self._servable.clear()
             self._servable.add(key)

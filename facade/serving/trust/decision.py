@@ -20,6 +20,7 @@ from facade.oci.reference import Repository
 from facade.oci.request import PullRequest, Role
 from facade.reasons import Reason
 from facade.serving.trust.closure import Allowed, verified_manifest
+from facade.serving.trust.parsing import is_small
 from facade.serving.trust.reading import Kept, ManifestSource, Reader
 from facade.serving.trust.view import RETRY_SECONDS, FleetView, SignedView
 from facade.serving.trust.walk import HOLE_SECONDS, Key, Walk
@@ -171,9 +172,9 @@ class Authorisation:
         return role.by_path.get(path)
 
     def learn(self, fleet: str, request: PullRequest, data: bytes) -> None:
-        """Take the edges of a manifest that is being served, so that nobody loads it again."""
+        """Take the edges of a small manifest that is being served, so that nobody loads it again."""
         place = self._places.get((fleet, request.host, request.repository))
-        if place is not None and request.role is Role.MANIFEST:
+        if place is not None and request.role is Role.MANIFEST and is_small(data):
             for node in place.walk.unread(request.digest):
                 if place.walk.claim(node):
                     self._reader.absorb(place.walk, node, data)

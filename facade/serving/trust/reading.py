@@ -1,8 +1,8 @@
 """Getting manifests for the walk, and turning their bytes into edges.
 
 Guarantees: only bytes whose digest was checked here become edges; what was read once is not read
-again (edges are a function of the bytes alone, so they outlive views and serve all fleets). A
-manifest that cannot be had leaves a hole in the walk, one that may not be served spoils its edge.
+again (edges are a function of the bytes alone, so they outlive views and serve all fleets), within
+bounds on readings and on their edges. Large ones are read in a thread. A manifest that cannot be had leaves a hole in the walk, one that may not be served spoils its edge.
 Does not decide anything, and does not retry: the source does.
 """
 
@@ -12,18 +12,21 @@ from typing import Protocol
 import structlog
 
 from facade.clock import Clock
-from facade.errors import FacadeError, Integrity, Invalid, Unavailable
+from facade.errors import FacadeError, Invalid, Unavailable
 from facade.oci.digest import Digest
 from facade.oci.host import RegistryHost
 from facade.oci.platform import Platform
 from facade.oci.reference import Repository
 from facade.reasons import Reason
 from facade.serving.trust.closure import edges, verified_manifest
+from facade.serving.trust.parsing import parsed
 from facade.serving.trust.walk import Node, Reading, Walk
 
 log = structlog.get_logger(__name__)
 
-_MAX_READINGS = 4096
+MAX_READINGS = 4096
+MAX_EDGES = 200_000
+"""Of all remembered readings together: some 100 MB at most."""
 
 Kept = Callable[[RegistryHost, Repository, Digest], Awaitable[bytes | None]]
 """A manifest that is at hand without any upstream traffic, or None."""
@@ -58,6 +61,7 @@ class Reader:
         self._kept = kept
         self._clock = clock
         self._readings: dict[tuple[Digest, str, tuple[Platform, ...]], Reading] = {}
+        self._edges = 0
 
     async def read(self, walk: Walk, node: Node, host: RegistryHost, repository: Repository) -> int:
         """Read one manifest into the walk. Gives how many fetches it took."""
@@ -71,7 +75,12 @@ class Reader:
             log.info("closure_hole", digest=str(node.digest), reason=error.reason)
             walk.hole(node, self._clock.monotonic())
             return 1
-        self.absorb(walk, node, data)
+        try:
+            reading = await parsed(data, lambda: _read(node, data))
+        except FacadeError as error:
+            self._refuse(walk, node, error)
+        else:
+            self._take(walk, node, reading)
         return fetched
 
     async def load(
@@ -97,20 +106,36 @@ class Reader:
         return await self._manifests.manifest(host, repository, digest, size), 1
 
     def absorb(self, walk: Walk, node: Node, data: bytes) -> None:
-        """Take the manifest's bytes into the walk, if they are what they should be."""
+        """Take the manifest's bytes into the walk, if they are what they should be.
+
+        Reads them here and now: for what `parsing.is_small`.
+        """
         try:
-            manifest = verified_manifest(data, node.digest, node.size, node.media_type)
-        except Integrity:
-            walk.hole(node, self._clock.monotonic())
-            return
-        except Invalid as error:
+            reading = _read(node, data)
+        except FacadeError as error:
+            self._refuse(walk, node, error)
+        else:
+            self._take(walk, node, reading)
+
+    def _refuse(self, walk: Walk, node: Node, error: FacadeError) -> None:
+        if isinstance(error, Invalid):
             log.warning("closure_edge_refused", digest=str(node.digest), error=error.message)
             walk.spoil(node)
-            return
-        reading = Reading(
-            len(data), manifest.media_type, edges(node.digest, manifest, node.platforms)
-        )
-        if len(self._readings) >= _MAX_READINGS:
-            del self._readings[next(iter(self._readings))]
-        self._readings[node.digest, node.media_type, node.platforms] = reading
+        else:
+            walk.hole(node, self._clock.monotonic())
+
+    def _take(self, walk: Walk, node: Node, reading: Reading) -> None:
+        key = (node.digest, node.media_type, node.platforms)
+        former = self._readings.pop(key, None)
+        self._edges += len(reading.edges) - (len(former.edges) if former else 0)
+        self._readings[key] = reading
+        while len(self._readings) > MAX_READINGS or self._edges > MAX_EDGES:
+            dropped = self._readings.pop(next(iter(self._readings)))
+            self._edges -= len(dropped.edges)
         walk.expand(node, reading)
+
+
+def _read(node: Node, data: bytes) -> Reading:
+    """Raises Integrity, Invalid."""
+    manifest = verified_manifest(data, node.digest, node.size, node.media_type)
+    return Reading(len(data), manifest.media_type, edges(node.digest, manifest, node.platforms))
