@@ -54,14 +54,23 @@ class Reader:
     Arguments:
         manifests: the source of last resort; what it gives counts as fetched.
         kept: asked first, uncounted; None = every manifest is counted.
+        max_edges: of all readings that are remembered.
     """
 
-    def __init__(self, manifests: ManifestSource, kept: Kept | None, clock: Clock) -> None:
+    def __init__(
+        self,
+        manifests: ManifestSource,
+        kept: Kept | None,
+        clock: Clock,
+        *,
+        max_edges: int = MAX_EDGES,
+    ) -> None:
         self._manifests = manifests
         self._kept = kept
         self._clock = clock
         self._readings: dict[tuple[Digest, str, tuple[Platform, ...]], Reading] = {}
         self._edges = 0
+        self._max_edges = max_edges
 
     async def read(self, walk: Walk, node: Node, host: RegistryHost, repository: Repository) -> int:
         """Read one manifest into the walk. Gives how many fetches it took."""
@@ -129,7 +138,7 @@ class Reader:
         former = self._readings.pop(key, None)
         self._edges += len(reading.edges) - (len(former.edges) if former else 0)
         self._readings[key] = reading
-        while len(self._readings) > MAX_READINGS or self._edges > MAX_EDGES:
+        while len(self._readings) > MAX_READINGS or self._edges > self._max_edges:
             dropped = self._readings.pop(next(iter(self._readings)))
             self._edges -= len(dropped.edges)
         walk.expand(node, reading)

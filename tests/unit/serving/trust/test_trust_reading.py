@@ -10,7 +10,7 @@ from facade.oci.manifest import OCI_MANIFEST
 from facade.oci.request import Role
 from facade.serving.trust.decision import Authorisation
 from facade.serving.trust.parsing import INLINE_BYTES, parsed
-from facade.serving.trust.reading import MAX_EDGES, Reader
+from facade.serving.trust.reading import Reader
 from facade.serving.trust.walk import Node, Walk
 from tests.support.clock import FakeClock
 from tests.support.manifests import descriptor, image_manifest
@@ -36,8 +36,8 @@ async def read(reader: Reader, pile: ManifestPile, data: bytes) -> int:
 
 async def test_readings_are_bounded_by_their_edges() -> None:
     pile = ManifestPile()
-    reader = Reader(pile, None, FakeClock())
-    many = [manifest_of(MAX_EDGES // 3, f"{number}") for number in range(4)]
+    reader = Reader(pile, None, FakeClock(), max_edges=100)
+    many = [manifest_of(30, f"{number}") for number in range(4)]
     small = manifest_of(1, "small")
     assert await read(reader, pile, small) == 1
     assert await read(reader, pile, small) == 0
@@ -46,7 +46,7 @@ async def test_readings_are_bounded_by_their_edges() -> None:
     assert await read(reader, pile, many[-1]) == 0
     assert await read(reader, pile, many[0]) == 1
     assert await read(reader, pile, small) == 1
-    assert reader._edges <= MAX_EDGES
+    assert reader._edges <= 100
     assert reader._edges == sum(len(each.edges) for each in reader._readings.values())
 
 
