@@ -15,13 +15,14 @@ from facade.clock import Clock
 from facade.errors import Denied, FacadeError, Unavailable
 from facade.oci.digest import Digest
 from facade.oci.host import RegistryHost
-from facade.oci.manifest import Descriptor, ImageManifest
+from facade.oci.manifest import Descriptor
 from facade.oci.reference import Repository
 from facade.oci.request import PullRequest, Role
 from facade.reasons import Reason
-from facade.serving.trust.closure import Allowed, verified_manifest
+from facade.serving.trust.closure import Allowed
 from facade.serving.trust.parsing import is_small
 from facade.serving.trust.reading import Kept, ManifestSource, Reader
+from facade.serving.trust.referrers import Referrers
 from facade.serving.trust.view import RETRY_SECONDS, FleetView, SignedView
 from facade.serving.trust.walk import HOLE_SECONDS, Key, Walk
 from facade.target import SignedTarget
@@ -77,6 +78,7 @@ class Authorisation:
         self._views = views
         self._clock = clock
         self._reader = Reader(manifests, kept, clock)
+        self._referrers = Referrers(self._reader)
         self._places: dict[tuple[str, RegistryHost, Repository], _Place] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -140,28 +142,11 @@ class Authorisation:
         role = self._role(fleet)
         place = None if role is None else self._place(role, request)
         targets = (place.walk.tops(request.digest) if place else ()) or (allowed.target,)
-        found = []
-        for digest in dict.fromkeys(each for target in targets for each in target.referrers):
-            try:
-                data, _ = await self._reader.load(request.host, request.repository, digest, None)
-                manifest = verified_manifest(data, digest, None, "")
-            except FacadeError as error:
-                raise _incomplete() from error
-            if manifest.subject is None or manifest.subject.digest != request.digest:
-                continue
-            kind = manifest.artifact_type
-            if not kind and isinstance(manifest, ImageManifest):
-                kind = manifest.config.media_type  # distribution-spec, "Listing Referrers"
-            found.append(
-                Descriptor(
-                    manifest.media_type,
-                    digest,
-                    len(data),
-                    annotations=manifest.annotations,
-                    artifact_type=kind,
-                )
-            )
-        return tuple(found)
+        signed = dict.fromkeys(each for target in targets for each in target.referrers)
+        try:
+            return await self._referrers.of(request, signed)
+        except FacadeError as error:
+            raise _incomplete() from error
 
     async def target(self, fleet: str, path: str) -> SignedTarget | None:
         """The fleet's signed target at this TUF path, or None.
