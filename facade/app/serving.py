@@ -14,12 +14,13 @@ from pathlib import Path
 from aiohttp import web
 
 from facade.app.background import background
+from facade.app.checks import certificate_check, crl_check, metadata_check
 from facade.app.content import open_content
 from facade.app.limits import timeouts
 from facade.clock import Clock
 from facade.config import Settings
 from facade.errors import Invalid, Unavailable
-from facade.observability.health import Check, Finding, Severity
+from facade.observability.health import Check
 from facade.observability.lag import measure_lag
 from facade.observability.metrics import Metrics
 from facade.oci.host import RegistryHost
@@ -162,8 +163,9 @@ async def serving_wing(
             cache=cache,
             contexts=contexts,
             checks=(
-                ("metadata", lambda: _metadata_check(refresher)),
-                ("server certificate", lambda: _certificate_check(contexts, clock)),
+                ("metadata", lambda: metadata_check(refresher.status())),
+                ("server certificate", lambda: certificate_check(contexts, clock.time())),
+                ("revocation lists", lambda: crl_check(contexts, clock.time())),
             ),
         )
 
@@ -175,7 +177,7 @@ def _tls_files(settings: Settings) -> TlsFiles:
             "The device port needs device.server_cert, device.server_key and at least one "
             "[[device.ca]]; `facade up` makes them, or name your own."
         )
-    cas = tuple(DeviceCAFile(ca.file, ca.fleets, ca.crl) for ca in device.ca)
+    cas = tuple(DeviceCAFile(ca.file, ca.fleets, ca.crl, ca.refuse_stale_crl) for ca in device.ca)
     return TlsFiles(device.server_cert, device.server_key, cas)
 
 
@@ -229,20 +231,3 @@ def _generation(refresher: Refresher) -> object:
     with suppress(Unavailable):
         return refresher.view().generation
     return None
-
-
-def _metadata_check(refresher: Refresher) -> tuple[Finding, ...]:
-    status = refresher.status()
-    if not status.ready:
-        reason = status.reason.value if status.reason else "metadata-unavailable"
-        return (Finding(Severity.UNREADY, f"{reason}: {status.message}"),)
-    findings = [Finding(Severity.DEGRADED, problem) for problem in status.problems]
-    if status.message:
-        findings.append(Finding(Severity.DEGRADED, status.message))
-    return tuple(findings)
-
-
-def _certificate_check(contexts: TlsContexts, clock: Clock) -> tuple[Finding, ...]:
-    if contexts.server_not_after() <= clock.time():
-        return (Finding(Severity.UNREADY, "the server certificate has expired"),)
-    return ()

@@ -113,6 +113,7 @@ class DeviceCa(_Section):
     file: Path = Field(description="PEM file: the CA certificate, and intermediates if any")
     fleets: tuple[str, ...] = Field(("*",), description="fleets it may name (shell patterns)")
     crl: Path | None = Field(None, description="certificate revocation list, PEM or DER")
+    refuse_stale_crl: bool = Field(False, description="refuse its devices while that is overdue")
 
 
 class DeviceSettings(_Section):

@@ -27,11 +27,13 @@ class Crl:
         issuer: RFC 4514 string of the CA's subject.
         serials: the revoked serials, lower-case hex.
         next_update: Unix seconds by which a newer one is due, None when it does not say.
+        refuse_stale: treat it, when overdue, as a refusal of the CA's devices, not as an alarm.
     """
 
     issuer: str
     serials: frozenset[str]
     next_update: float | None = None
+    refuse_stale: bool = False
 
     def revokes(self, device: Device) -> bool:
         """Whether it lists the device's certificate."""
@@ -42,8 +44,13 @@ class Crl:
         return self.next_update is not None and now > self.next_update
 
 
-def read_crl(data: bytes, issuers: Sequence[x509.Certificate]) -> Crl:
+def read_crl(
+    data: bytes, issuers: Sequence[x509.Certificate], *, refuse_stale: bool = False
+) -> Crl:
     """Read and verify a CRL, PEM or DER.
+
+    Arguments:
+        refuse_stale: see `Crl`.
 
     Raises Invalid when it is none, when none of `issuers` signed it, or when it is a kind that
     would be misread (indirect, delta, partial scope: a critical extension, RFC 5280, 5.2).
@@ -62,7 +69,7 @@ def read_crl(data: bytes, issuers: Sequence[x509.Certificate]) -> Crl:
     if not any(_signed(crl, issuer) for issuer in issuers):
         raise Invalid("The CRL is not signed by this device CA.")
     due = crl.next_update_utc
-    return Crl(crl.issuer.rfc4514_string(), serials, due.timestamp() if due else None)
+    return Crl(crl.issuer.rfc4514_string(), serials, due.timestamp() if due else None, refuse_stale)
 
 
 def check(
@@ -70,16 +77,13 @@ def check(
     revocations: Revocations,
     now: float,
     crls: Sequence[Crl] = (),
-    *,
-    refuse_stale: bool = False,
 ) -> None:
     """Refuse a device whose certificate is over or withdrawn.
 
     Arguments:
         now: Unix seconds.
-        refuse_stale: treat an overdue CRL of the device's CA as a refusal, not as an alarm.
 
-    Raises Denied: IDENTITY outside the validity period (or under a stale CRL),
+    Raises Denied: IDENTITY outside the validity period (or under a stale CRL that refuses),
     DEVICE_REVOKED when the device or its certificate is on the deny list or a CRL.
     """
     if now > device.not_after.timestamp():
@@ -94,7 +98,7 @@ def check(
     for crl in crls:
         if crl.revokes(device):
             raise _revoked()
-        if refuse_stale and crl.issuer == device.issuer and crl.stale(now):
+        if crl.refuse_stale and crl.issuer == device.issuer and crl.stale(now):
             raise Denied(
                 "The certificate's revocation list is out of date; the operator must renew it.",
                 reason=Reason.IDENTITY,

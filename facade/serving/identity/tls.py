@@ -35,11 +35,19 @@ class DeviceCAFile:
         file: PEM bundle: the CA, and its intermediates if those issue.
         fleets: patterns of the fleets that it may name.
         crl: its revocation list, if it has one.
+        refuse_stale_crl: whether to refuse its devices while that list is overdue.
+
+    Raises Invalid when that is asked for without a list.
     """
 
     file: Path
     fleets: tuple[str, ...] = ("*",)
     crl: Path | None = None
+    refuse_stale_crl: bool = False
+
+    def __post_init__(self) -> None:
+        if self.refuse_stale_crl and self.crl is None:
+            raise Invalid(f"The device CA {self.file}: refuse_stale_crl needs a crl.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +158,9 @@ class TlsContexts:
             for each in ca.certificates:
                 note(f"device-ca:{entry.file.name}", each.not_valid_after_utc.timestamp())
             if entry.crl is not None:
-                crl = read_crl(_read(entry.crl), ca.certificates)
+                crl = read_crl(
+                    _read(entry.crl), ca.certificates, refuse_stale=entry.refuse_stale_crl
+                )
                 crls.append(crl)
                 if crl.next_update is not None:
                     note(f"crl:{entry.crl.name}", crl.next_update)

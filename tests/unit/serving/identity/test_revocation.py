@@ -1,6 +1,7 @@
 """What ends a certificate: time, the deny list, CRLs."""
 
 import datetime as dt
+from dataclasses import replace
 
 import pytest
 from cryptography import x509
@@ -123,4 +124,6 @@ def test_a_stale_crl_warns_a_day_ahead_and_refuses_only_when_told_to() -> None:
     assert "overdue" in crl_warnings([crl], at + 1)[0]
     check(DEVICE, NOTHING, at + 1, [crl])
     with pytest.raises(Denied, match="out of date"):
-        check(DEVICE, NOTHING, at + 1, [crl], refuse_stale=True)
+        check(DEVICE, NOTHING, at + 1, [replace(crl, refuse_stale=True)])
+    check(DEVICE, NOTHING, at, [replace(crl, refuse_stale=True)])
+    check(DEVICE, NOTHING, at + 1, [replace(crl, refuse_stale=True, issuer="CN=Other CA")])

@@ -64,6 +64,33 @@ def test_admission_is_certificate_deny_list_and_crl_together(setup: Setup) -> No
     assert setup.refusal(leaf) is Reason.DEVICE_REVOKED
 
 
+@pytest.mark.parametrize("refuse", [False, True])
+def test_an_overdue_crl_refuses_the_devices_of_a_ca_that_says_so(
+    tmp_path: Path, refuse: bool
+) -> None:
+    files = SERVER.write(tmp_path, "server")
+    CA.write(tmp_path, "ca.pem")
+    OTHER.write(tmp_path, "other.pem")
+    crl = tmp_path / "crl.pem"
+    crl.write_bytes(CA.crl(next_update=now() - dt.timedelta(hours=1)))
+    cas = (
+        DeviceCAFile(tmp_path / "ca.pem", crl=crl, refuse_stale_crl=refuse),
+        DeviceCAFile(tmp_path / "other.pem"),
+    )
+    contexts = TlsContexts(TlsFiles(files.certificate, files.key, cas), SpiffeRule(TRUST_DOMAIN))
+    setup = Setup(tmp_path, contexts)
+    assert setup.refusal(CA.device()) is (Reason.IDENTITY if refuse else None)
+    assert setup.refusal(OTHER.device()) is None
+    crl.write_bytes(CA.crl())
+    contexts.reload()
+    assert setup.refusal(CA.device()) is None
+
+
+def test_refusing_under_an_overdue_crl_needs_a_crl() -> None:
+    with pytest.raises(Invalid, match="refuse_stale_crl"):
+        DeviceCAFile(Path("ca.pem"), refuse_stale_crl=True)
+
+
 def test_reload_takes_a_new_ca_and_drops_the_old(setup: Setup) -> None:
     before = setup.contexts.current()
     assert setup.refusal(CA.device()) is None

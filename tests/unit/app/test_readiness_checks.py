@@ -1,0 +1,62 @@
+"""What readiness says about metadata, the server's certificate and revocation lists."""
+
+from dataclasses import dataclass
+
+import pytest
+
+from facade.app.checks import certificate_check, crl_check, metadata_check
+from facade.observability.health import Severity
+from facade.reasons import Reason
+from facade.serving.identity.revocation import Crl
+from facade.serving.trust.refresher import TrustStatus
+
+DAY = 24 * 3600.0
+NOW = 1_800_000_000.0
+
+
+@dataclass
+class Material:
+    ends: float = NOW + DAY
+    lists: tuple[Crl, ...] = ()
+
+    def server_not_after(self) -> float:
+        return self.ends
+
+    def crls(self) -> tuple[Crl, ...]:
+        return self.lists
+
+
+@pytest.mark.parametrize(
+    ("next_update", "words"),
+    [
+        (None, ()),
+        (NOW + DAY + 1, ()),
+        (NOW + DAY - 1, ("The CRL of CN=CA is due for renewal.",)),
+        (NOW - 1, ("The CRL of CN=CA is overdue.",)),
+    ],
+)
+def test_a_revocation_list_degrades_from_a_day_before_it_is_due(
+    next_update: float | None, words: tuple[str, ...]
+) -> None:
+    fresh = Crl("CN=Other", frozenset(), NOW + 7 * DAY)
+    findings = crl_check(Material(lists=(fresh, Crl("CN=CA", frozenset(), next_update))), NOW)
+    assert tuple(each.reason for each in findings) == words
+    assert all(each.severity is Severity.DEGRADED for each in findings)
+
+
+def test_an_ended_server_certificate_is_unready() -> None:
+    assert certificate_check(Material(), NOW) == ()
+    (finding,) = certificate_check(Material(ends=NOW), NOW)
+    assert finding.severity is Severity.UNREADY
+
+
+def test_metadata_is_unready_or_degraded_with_its_reasons() -> None:
+    assert metadata_check(TrustStatus(ready=True)) == ()
+    (finding,) = metadata_check(TrustStatus(ready=False, reason=Reason.METADATA_EXPIRED))
+    assert finding.severity is Severity.UNREADY
+    assert finding.reason.startswith(Reason.METADATA_EXPIRED.value)
+    problems = metadata_check(TrustStatus(ready=True, message="late", problems=("odd",)))
+    assert [(each.severity, each.reason) for each in problems] == [
+        (Severity.DEGRADED, "odd"),
+        (Severity.DEGRADED, "late"),
+    ]
