@@ -4,16 +4,18 @@
 
 Guarantees: nothing is in the finished layout that does not hash, with its exact size, to what the signed
 metadata leads to; a transfer that breaks is resumed where it stopped, and taken from its start
-once when the whole then does not fit. One thing at a time: this is the reference, not the race.
+once when the whole then does not fit. Manifests come one after the other, an image's blobs a few
+at a time.
 """
 
-import platform as machine
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from facade.clock import Clock, SystemClock
+from facade.device_client.choice import choose, platform_of, served
 from facade.device_client.layout import Layout, Partial
 from facade.device_client.metadata import SignedMetadata
 from facade.device_client.session import Endpoint, FacadeSession
@@ -36,6 +38,8 @@ MAX_DEPTH = 4
 """Indexes within indexes, as the facade itself bounds them."""
 ATTEMPTS = 5
 """Tries in a row without a new byte until a transfer is given up."""
+PARALLEL = 4
+"""Blobs of an image at once, within what a facade lets a device do (32 streams)."""
 _LONGEST_WAIT_SECONDS = 60.0
 _ANNOTATION = "org.opencontainers.image.ref.name"
 _SIGNED_DIGEST = "io.facade.signed.digest"
@@ -78,6 +82,7 @@ class DeviceClient:
         root: the pinned root.json, bytes.
         metadata_dir: remembers verified metadata between runs, so that nobody can roll it
             back; one folder per facade.
+        parallel: an image's blobs that are fetched at once.
     """
 
     def __init__(
@@ -88,12 +93,14 @@ class DeviceClient:
         metadata_dir: Path,
         clock: Clock | None = None,
         progress: Progress | None = None,
+        parallel: int = PARALLEL,
     ) -> None:
         self._endpoint = endpoint
         self._root = root
         self._metadata_dir = metadata_dir
         self._clock = clock or SystemClock()
         self._progress = progress or (lambda step: None)
+        self._parallel = parallel
 
     async def pull(self, artifact: str, output: Path, *, platform: str | None = None) -> Pulled:
         """Pull `FLEET/NAME/VERSION` into an OCI image layout.
@@ -103,11 +110,13 @@ class DeviceClient:
 
         Raises a FacadeError: Invalid, Denied, NotFound, Integrity, Upstream, Unavailable.
         """
-        wanted = None if platform == ALL_PLATFORMS else _platform(platform)
+        wanted = None if platform == ALL_PLATFORMS else platform_of(platform)
         async with FacadeSession(self._endpoint) as session:
             metadata = SignedMetadata(self._root, self._metadata_dir, session.fetch)
             target = await metadata.target(artifact)
-            pull = _Pull(session, target, Layout(output), self._clock, self._progress)
+            pull = _Pull(
+                session, target, Layout(output), self._clock, self._progress, self._parallel
+            )
             return await pull.run(wanted)
 
 
@@ -119,6 +128,7 @@ class _Pull:
         layout: Layout,
         clock: Clock,
         progress: Progress,
+        parallel: int,
     ) -> None:
         self._session = session
         self._target = target
@@ -126,6 +136,7 @@ class _Pull:
         self._clock = clock
         self._progress = progress
         self._base = f"/v2/{target.registry}/{target.repository}"
+        self._gate = asyncio.Semaphore(parallel)
         self._fetched = 0
         self._reused = 0
 
@@ -141,7 +152,7 @@ class _Pull:
             for _ in range(MAX_DEPTH):
                 if isinstance(manifest, ImageManifest):
                     break
-                chosen = _choose(manifest, wanted)
+                chosen = choose(manifest, wanted)
                 manifest = await self._manifest(chosen)
             await self._everything(manifest, MAX_DEPTH)
         await layout.finish(self._entry(chosen))
@@ -179,14 +190,13 @@ class _Pull:
         if isinstance(manifest, Index):
             if depth >= MAX_DEPTH:
                 raise Invalid("The image's indexes are nested too deeply.")
-            for child in _served(manifest, self._target):
+            for child in served(manifest, self._target):
                 if is_manifest_type(child.media_type):
                     await self._everything(await self._manifest(child), depth + 1)
                 else:
                     await self._blob(child)
             return
-        for descriptor in dict.fromkeys((manifest.config, *manifest.layers)):
-            await self._blob(descriptor)
+        await self._blobs({each.digest: each for each in (manifest.config, *manifest.layers)})
 
     async def _manifest(self, descriptor: Descriptor) -> Manifest:
         digest, size = descriptor.digest, descriptor.size
@@ -205,6 +215,20 @@ class _Pull:
             self._fetched += size
         self._progress(Step(digest, size, size))
         return parse_manifest(data, descriptor.media_type)
+
+    async def _blobs(self, wanted: Mapping[Digest, Descriptor]) -> None:
+        """Some at a time; the first that fails ends the rest, which keep what they have."""
+
+        async def one(descriptor: Descriptor) -> None:
+            async with self._gate:
+                await self._blob(descriptor)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for descriptor in wanted.values():
+                    group.create_task(one(descriptor))
+        except BaseExceptionGroup as failed:
+            raise failed.exceptions[0] from None
 
     async def _blob(self, descriptor: Descriptor) -> None:
         digest, size = descriptor.digest, descriptor.size
@@ -262,33 +286,3 @@ class _Pull:
                 self._progress(Step(digest, partial.size, size))
         if partial.size < size:
             raise Unavailable(f"The transfer of {digest} ended early.")
-
-
-def _served(index: Index, target: SignedTarget) -> list[Descriptor]:
-    """The children that the signed target lets the facade serve."""
-    if not target.platforms:
-        return list(index.manifests)
-    allowed = [Platform.parse(text) for text in target.platforms]
-    return [
-        child
-        for child in index.manifests
-        if child.platform and any(child.platform.matches(one) for one in allowed)
-    ]
-
-
-def _choose(index: Index, wanted: Platform) -> Descriptor:
-    for child in index.manifests:
-        if child.platform is not None and child.platform.matches(wanted):
-            return child
-    offered = sorted({str(child.platform) for child in index.manifests if child.platform})
-    raise Invalid(
-        f"The image is not made for {wanted}, but for: {', '.join(offered) or 'nothing named'}."
-    )
-
-
-def _platform(text: str | None) -> Platform:
-    if text is not None:
-        return Platform.parse(text)
-    architecture = machine.machine().lower()
-    variants = {"armv6l": "arm/v6", "armv7l": "arm/v7", "armv8l": "arm/v7", "i686": "386"}
-    return Platform.parse(f"linux/{variants.get(architecture, architecture)}")

@@ -37,6 +37,8 @@ class Device:
     leaf: Leaf
     steps: list[Step] = field(default_factory=list)
     clock: FakeClock = field(default_factory=lambda: FakeClock(auto=True))
+    parallel: int = 1
+    """One blob at a time, where a test scripts the answers in order."""
 
     @property
     def out(self) -> Path:
@@ -58,6 +60,7 @@ class Device:
             metadata_dir=self.folder / "metadata",
             clock=self.clock,
             progress=self.steps.append,
+            parallel=self.parallel,
         )
         return await client.pull(artifact, self.out, platform=platform)
 
@@ -174,6 +177,22 @@ async def test_a_folder_with_something_else_in_it_is_left_alone(device: Device) 
 
 
 # Transfers that break.
+
+
+async def test_blobs_that_come_at_once_arrive_whole_each_resumed_by_itself(device: Device) -> None:
+    device.parallel = 4
+    device.port.cut_after = [10, 100_000, 20, 300_000]
+    await device.pull(platform="all")
+    check_layout(device.out)
+
+
+async def test_of_blobs_that_come_at_once_the_first_that_fails_is_told(device: Device) -> None:
+    device.parallel = 4
+    device.port.refusals[BLOBS] = [Refusal(403, "not-signed", "no")] * 4
+    with pytest.raises(Denied) as caught:
+        await device.pull()
+    assert caught.value.reason is Reason.NOT_SIGNED
+    assert not (device.out / "index.json").exists()
 
 
 async def test_a_cut_transfer_is_resumed_where_it_stopped(device: Device) -> None:
