@@ -97,6 +97,10 @@ class Layout:
         return good
 
 
+async def _open(path: Path) -> Any:
+    return await aiofiles.open(path, "a+b")
+
+
 class Partial:
     """A blob on its way; an async context manager. Its hash covers all that is in the file."""
 
@@ -110,12 +114,20 @@ class Partial:
         """Bytes that are there."""
 
     async def open(self) -> None:
-        """Open the file and hash what it holds."""
-        self._file = await aiofiles.open(self._path, "a+b")
-        await self._file.seek(0)
-        while chunk := await self._file.read(_READ_BYTES):
-            self._hash.update(chunk)
-            self.size += len(chunk)
+        """Open the file and hash what it holds; closed again when that is cancelled."""
+        opening = asyncio.ensure_future(_open(self._path))
+        try:
+            self._file = await asyncio.shield(opening)
+            await self._file.seek(0)
+            while chunk := await self._file.read(_READ_BYTES):
+                self._hash.update(chunk)
+                self.size += len(chunk)
+        except BaseException:
+            # The thread that opens it does not stop with us: wait for what it brings.
+            await asyncio.wait([opening])
+            if opening.exception() is None:
+                await opening.result().close()
+            raise
 
     async def __aenter__(self) -> Self:
         return self
