@@ -149,6 +149,12 @@ class FacadeProcess:
         """SIGTERM, wait, and give the exit status."""
         return await self._end(signal.SIGTERM)
 
+    async def logged(self, words: str, within: float = 10.0) -> None:
+        """Return when it has logged `words`; fail after `within` seconds."""
+        async with asyncio.timeout(within):
+            while words not in self.log:  # noqa: ASYNC110 - its log is no event of ours
+                await asyncio.sleep(0.05)
+
     async def interrupt(self) -> int:
         """SIGINT (Ctrl-C), wait, and give the exit status."""
         return await self._end(signal.SIGINT)

@@ -23,7 +23,7 @@ from facade.wings import Revocations
 
 log = structlog.get_logger(__name__)
 
-WATCH_SECONDS = 5.0
+WATCH_SECONDS = 2.0
 """How often `watch` looks at the files by default."""
 
 
