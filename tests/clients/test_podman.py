@@ -1,50 +1,14 @@
 """podman, unchanged: pulls by digest through the facade, and really runs what it pulled."""
 
-import shutil
-import tempfile
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.support.facade_process import Finished, run
+from tests.support.facade_process import Finished
+from tests.support.podman import Podman, podman_with
 from tests.support.shop import LINE, REPOSITORY, Shop, shop
 
 pytestmark = [pytest.mark.clients, pytest.mark.timeout(180)]
-
-
-class Podman:
-    """podman with storage of its own; podman wants a short path for it."""
-
-    def __init__(self, folder: Path, registries: str = "") -> None:
-        conf = folder / "registries.conf"
-        conf.write_text(registries)
-        self._env = {"CONTAINERS_REGISTRIES_CONF": str(conf), "TMPDIR": str(folder)}
-        self._global: Sequence[str] = (
-            *("--root", str(folder / "root"), "--runroot", str(folder / "run")),
-            *("--storage-driver", "vfs", "--cgroup-manager", "cgroupfs", "--runtime", "runc"),
-        )
-
-    async def __call__(self, *arguments: str | Path) -> Finished:
-        return await run("podman", *self._global, *arguments, env=self._env)
-
-
-@asynccontextmanager
-async def podman_with(registries: str = "") -> AsyncIterator[Podman]:
-    folder = Path(tempfile.mkdtemp(prefix="pod", dir="/tmp"))
-    try:
-        yield Podman(folder, registries)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-async def _run(podman: Podman, image: str) -> Finished:
-    return await podman(
-        *("run", "--rm", "--network", "none", "--pull", "never"),
-        *("--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"),
-        image,
-    )
 
 
 async def _pull(podman: Podman, it: Shop, image: str) -> Finished:
@@ -56,7 +20,7 @@ async def test_an_image_is_pulled_by_digest_and_runs(tmp_path: Path, auth: str) 
     async with shop(tmp_path, auth) as it, podman_with() as podman:
         pulled = await _pull(podman, it, it.image)
         assert pulled.code == 0, f"{pulled}\n{it.facade.log}"
-        ran = await _run(podman, it.image)
+        ran = await podman.run(it.image)
         assert ran.code == 0, ran
         assert ran.stdout.strip() == LINE
 
@@ -74,7 +38,7 @@ async def test_a_mirror_line_keeps_image_names_as_they_are(tmp_path: Path) -> No
             image = f"{host}/{REPOSITORY}@{it.shipped.index}"
             pulled = await _pull(podman, it, image)
             assert pulled.code == 0, f"{pulled}\n{it.facade.log}"
-            assert (await _run(podman, image)).stdout.strip() == LINE
+            assert (await podman.run(image)).stdout.strip() == LINE
 
             refused = await _pull(podman, it, f"{host}/{REPOSITORY}@{it.unshipped.index}")
             assert refused.code != 0
