@@ -116,6 +116,7 @@ class PullService:
         allowed, _connection = await self._locate(device, request)
         if len(allowed.sizes) > 1:  # descriptors disagree; the bytes know
             data = await self._manifest(device, request, allowed)
+            await self.judge(device, request)  # that may have taken its time
             allowed = replace(allowed, size=len(data))
 
         async def read() -> bytes:
