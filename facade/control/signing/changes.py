@@ -8,7 +8,7 @@ import copy
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from tuf.api.metadata import Delegations, Key, Root, Targets
+from tuf.api.metadata import Delegations, Key, Role, Root, Targets
 
 from facade.clock import Clock
 from facade.control.signing import layout
@@ -36,7 +36,11 @@ class RoleKeys:
 
 def first_root(roles: Mapping[str, RoleKeys], clock: Clock) -> Root:
     """Version 1 of root. Raises Invalid, Conflict."""
-    root = Root(consistent_snapshot=True, expires=layout.expiry(layout.ROOT, clock))
+    root = Root(
+        consistent_snapshot=True,
+        expires=layout.expiry(layout.ROOT, clock),
+        roles={role: Role([], 1) for role in layout.TOP_LEVEL},  # tuf's own come in no order
+    )
     for role, wanted in roles.items():
         wanted.check(role)
         for key in wanted.keys:
