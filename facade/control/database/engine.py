@@ -8,6 +8,7 @@ Does not guarantee order between two transactions, or that a commit survives a l
 """
 
 import os
+import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 
 from sqlalchemy import Connection, event
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, IntegrityError, OperationalError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from facade.errors import Conflict, Invalid, Unavailable
@@ -88,9 +89,16 @@ async def _errors() -> AsyncIterator[None]:
         raise Conflict("The database refused the change: it contradicts what is there.") from error
     except SQLAlchemyError as error:
         raise Unavailable(
-            f"The control database cannot be used just now ({type(error).__name__}).",
+            f"The control database cannot be used just now ({_cause(error)}).",
             reason=Reason.CONTROL_UNAVAILABLE,
         ) from error
+
+
+def _cause(error: SQLAlchemyError) -> str:
+    """What SQLite itself says, like "database or disk is full": no statement, no values."""
+    if isinstance(error, OperationalError) and isinstance(error.orig, sqlite3.OperationalError):
+        return str(error.orig)
+    return type(error).__name__
 
 
 def _create_engine(url: str) -> AsyncEngine:

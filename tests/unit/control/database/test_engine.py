@@ -68,6 +68,21 @@ async def test_any_other_database_error_is_unavailable(database: Database) -> No
             await connection.execute(text("SELECT * FROM nothing"))
 
 
+async def test_a_full_disk_is_told_in_sqlites_words_and_without_the_values(
+    database: Database,
+) -> None:
+    async def fill() -> None:
+        async with database.write() as connection:
+            await connection.execute(text("PRAGMA max_page_count = 1"))
+            await connection.execute(text("CREATE TABLE big (value TEXT)"))
+            value = {"value": "canary" * 100_000}
+            await connection.execute(text("INSERT INTO big VALUES (:value)"), value)
+
+    with pytest.raises(Unavailable, match="database or disk is full") as caught:
+        await fill()
+    assert "canary" not in str(caught.value)
+
+
 async def test_two_writers_that_read_first_lose_no_update(url: str) -> None:
     """With a deferred BEGIN both would read 0 and one would fail or be lost."""
     first, second = Database(url), Database(url)
