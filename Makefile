@@ -46,8 +46,8 @@ format: $(VENV)/.dev ## let ruff format and fix what it can
 	@$(VENV)/bin/ruff check --fix .
 
 lock: ## resolve the dependencies again into requirements*.txt (needs uv)
-	uv pip compile -q pyproject.toml --extra aws --extra google --generate-hashes --no-emit-index-url --no-header --universal --python-version 3.11 -o requirements.txt
-	uv pip compile -q pyproject.toml --extra aws --extra google --extra dev --generate-hashes --no-emit-index-url --no-header --universal --python-version 3.11 -o requirements-dev.txt
+	uv pip compile -q pyproject.toml --extra aws --extra google --generate-hashes --no-strip-extras --no-emit-index-url --no-header --universal --python-version 3.11 -o requirements.txt
+	uv pip compile -q pyproject.toml --extra aws --extra google --extra dev --generate-hashes --no-strip-extras --no-emit-index-url --no-header --universal --python-version 3.11 -o requirements-dev.txt
 
 clean: ## remove what was built (not .facade, which holds state)
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage certs-dev/out
