@@ -25,6 +25,9 @@ log = structlog.get_logger(__name__)
 BACKLOG = 1024
 DRAIN_SECONDS = 30.0
 KEEP_ALIVE_SECONDS = 75.0
+LINGER_SECONDS = 2.0
+"""How long a request's announced body is waited for after the answer (RFC 9112, 9.6): no request to
+the device port has one, and a connection that waits for one costs its slot."""
 _ANY_V6 = "::"
 _ANY_V4 = "0.0.0.0"  # noqa: S104 - where IPv6 is switched off, [::] means this
 
@@ -141,6 +144,7 @@ def runner_for(
         access_log=None,  # our own line is built once, with what matters in it
         shutdown_timeout=DRAIN_SECONDS,
         keepalive_timeout=idle_seconds,
+        lingering_time=LINGER_SECONDS,
         handle_signals=False,
         # A device that leaves, or is cut, takes its handler with it. An operator who closes
         # a browser does not undo half an import.
