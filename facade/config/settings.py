@@ -11,15 +11,15 @@ from typing import Annotated, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    ConfigDict,
     Field,
     PlainSerializer,
     model_validator,
 )
 
 from facade.config.clouds import CredentialsSettings
+from facade.config.device_limits import DeviceLimits
 from facade.config.redis_url import parse_redis_url
+from facade.config.section import Cidr, Seconds, Section
 from facade.errors import FacadeError
 from facade.oci.host import RegistryHost
 
@@ -38,11 +38,6 @@ def parse_listen(text: str) -> tuple[str, int]:
 
 def _listen(text: str) -> str:
     parse_listen(text)
-    return text
-
-
-def _cidr(text: str) -> str:
-    ipaddress.ip_network(text)  # its ValueError says what is wrong
     return text
 
 
@@ -85,29 +80,9 @@ def _without_password(text: str | None) -> str | None:
 
 
 Listen = Annotated[str, AfterValidator(_listen)]
-Cidr = Annotated[str, AfterValidator(_cidr)]
-Seconds = Annotated[float, Field(gt=0, le=86_400)]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class DeviceLimits(_Section):
-    """Bounds on what one device, and all devices of one worker, may hold."""
-
-    requests: int = Field(64, ge=1, description="requests at once per device")
-    streams: int = Field(32, ge=1, description="blob streams at once per device")
-    wait: Seconds = Field(30, description="seconds a request waits for its slot before 503")
-    connections: int = Field(4096, ge=1, description="open connections per worker")
-    connections_per_certificate: int = Field(
-        256, ge=1, description="of these, with one client certificate"
-    )
-    handshake: Seconds = Field(10, description="seconds until a TLS handshake must be done")
-    idle: Seconds = Field(75, description="seconds a connection may stay without a request")
-
-
-class DeviceCa(_Section):
+class DeviceCa(Section):
     """A certificate authority whose device certificates are accepted."""
 
     file: Path = Field(description="PEM file: the CA certificate, and intermediates if any")
@@ -116,7 +91,7 @@ class DeviceCa(_Section):
     refuse_stale_crl: bool = Field(False, description="refuse its devices while that is overdue")
 
 
-class DeviceSettings(_Section):
+class DeviceSettings(Section):
     """The port that devices speak to, over mutual TLS."""
 
     listen: Listen = Field("[::]:8443", description="HOST:PORT of the device port")
@@ -141,7 +116,7 @@ class DeviceSettings(_Section):
     limits: DeviceLimits = Field(default_factory=DeviceLimits, description="")
 
 
-class OperatorSettings(_Section):
+class OperatorSettings(Section):
     """The port that operators speak to."""
 
     listen: Listen = Field("127.0.0.1:8080", description="HOST:PORT of the operator API")
@@ -171,13 +146,13 @@ class OperatorSettings(_Section):
         return self
 
 
-class MetricsSettings(_Section):
+class MetricsSettings(Section):
     """The port that dashboards scrape."""
 
     listen: Listen = Field("127.0.0.1:9464", description="HOST:PORT of metrics and health")
 
 
-class TrustSettings(_Section):
+class TrustSettings(Section):
     """Signed update metadata (TUF)."""
 
     root: Path | None = Field(None, description="the pinned root.json")
@@ -188,7 +163,7 @@ class TrustSettings(_Section):
     online_keys: Path | None = Field(None, description="control side: folder of the online keys")
 
 
-class DatabaseSettings(_Section):
+class DatabaseSettings(Section):
     """The control side's database."""
 
     url: Annotated[str, AfterValidator(_database_url)] | None = Field(
@@ -196,7 +171,7 @@ class DatabaseSettings(_Section):
     )
 
 
-class RedisSettings(_Section):
+class RedisSettings(Section):
     """Where tokens are shared; absent: memory."""
 
     url: Annotated[
@@ -209,7 +184,7 @@ class RedisSettings(_Section):
     )
 
 
-class StoreSettings(_Section):
+class StoreSettings(Section):
     """The cache of verified content."""
 
     url: Annotated[str, AfterValidator(_store_url)] | None = Field(
@@ -228,13 +203,13 @@ class StoreSettings(_Section):
         return self
 
 
-class SealingSettings(_Section):
+class SealingSettings(Section):
     """The key ring that seals secrets at rest (control side only)."""
 
     key_file: Path | None = Field(None, description="key ring, mode 0600")
 
 
-class UpstreamTimeouts(_Section):
+class UpstreamTimeouts(Section):
     """How long the upstream may take."""
 
     connect: Seconds = Field(5, description="seconds to connect, TLS included")
@@ -243,13 +218,13 @@ class UpstreamTimeouts(_Section):
     stall: Seconds = Field(20, description="seconds without progress that count as broken")
 
 
-class UpstreamPerConnection(_Section):
+class UpstreamPerConnection(Section):
     """Bounds per connected registry."""
 
     transfers: int = Field(16, ge=1, description="blob transfers at once per connection")
 
 
-class UpstreamSettings(_Section):
+class UpstreamSettings(Section):
     """How registries are spoken to."""
 
     allow_cidrs: tuple[Cidr, ...] = Field(
@@ -261,7 +236,7 @@ class UpstreamSettings(_Section):
     )
 
 
-class PullSettings(_Section):
+class PullSettings(Section):
     """What may leave before the verdict."""
 
     verify: Literal["holdback", "strict"] = Field(
@@ -273,7 +248,7 @@ class PullSettings(_Section):
     )
 
 
-class LogSettings(_Section):
+class LogSettings(Section):
     """Structured logs on stderr."""
 
     level: Literal["debug", "info", "warning", "error"] = Field("info", description="lowest level")
@@ -282,7 +257,7 @@ class LogSettings(_Section):
     )
 
 
-class Settings(_Section):
+class Settings(Section):
     """Everything that can be set."""
 
     device: DeviceSettings = Field(default_factory=DeviceSettings)

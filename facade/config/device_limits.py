@@ -1,0 +1,19 @@
+"""`[device.limits]`: bounds on what devices may take of one serving process."""
+
+from pydantic import Field
+
+from facade.config.section import Seconds, Section
+
+
+class DeviceLimits(Section):
+    """Bounds on what one device, and all devices of one worker, may hold."""
+
+    requests: int = Field(64, ge=1, description="requests at once per device")
+    streams: int = Field(32, ge=1, description="blob streams at once per device")
+    wait: Seconds = Field(30, description="seconds a request waits for its slot before 503")
+    connections: int = Field(4096, ge=1, description="open connections per worker")
+    connections_per_certificate: int = Field(
+        256, ge=1, description="of these, with one client certificate"
+    )
+    handshake: Seconds = Field(10, description="seconds until a TLS handshake must be done")
+    idle: Seconds = Field(75, description="seconds a connection may stay without a request")
