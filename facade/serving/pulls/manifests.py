@@ -18,7 +18,7 @@ from facade.oci.host import RegistryHost
 from facade.oci.reference import Repository
 from facade.serving.pulls.ports import Blobs
 from facade.serving.pulls.reports import Reports
-from facade.serving.pulls.sources import Sources, not_connected
+from facade.serving.pulls.sources import Asker, Sources, not_connected
 from facade.target import MAX_MANIFEST_BYTES
 from facade.upstream.connection import Connection
 from facade.wings import ControlPort
@@ -85,12 +85,21 @@ class Manifests:
         return data
 
     async def manifest(
-        self, host: RegistryHost, repository: Repository, digest: Digest, size: int, /
+        self,
+        host: RegistryHost,
+        repository: Repository,
+        digest: Digest,
+        size: int,
+        /,
+        *,
+        asker: Asker = None,
     ) -> bytes:
         """The manifest's bytes, verified.
 
         Arguments:
             size: what a descriptor states; asked for in vain when it is wrong.
+            asker: whose turn at the registry it takes; None = the facade's own, as in a walk,
+                which is done once for a whole fleet.
 
         Raises Integrity when a registry's copy does not match, Upstream or Unavailable when it
         cannot be had, Denied (HOST_NOT_CONNECTED) when only an unconnected registry could have it.
@@ -105,9 +114,13 @@ class Manifests:
             (key, size)
         )  # a wrong size must not fail those with a right one
         if search is None:
-            search = asyncio.create_task(self._search(key, size))
+            search = asyncio.create_task(self._search(key, size, asker))
             self._searches[key, size] = search
             search.add_done_callback(lambda done: self._searched(key, size, done))
+        else:
+            connection = self._control.snapshot().connections.get(host)
+            if connection is not None:
+                self._sources.wanted(connection, repository, digest, asker)
         return await asyncio.shield(search)
 
     async def close(self) -> None:
@@ -144,20 +157,20 @@ class Manifests:
         self._reports.integrity_failed(host, repository, digest, detail)
         return None
 
-    async def _search(self, key: ManifestKey, size: int) -> bytes:
+    async def _search(self, key: ManifestKey, size: int, asker: Asker) -> bytes:
         data = await self._copy(key)
         if data is not None:
             return data
         connection = self._control.snapshot().connections.get(key.host)
         if connection is None:
             raise not_connected(key.host)
-        return await self._through_the_cache(connection, key, size)
+        return await self._through_the_cache(connection, key, size, asker)
 
     async def _through_the_cache(
-        self, connection: Connection, key: ManifestKey, size: int
+        self, connection: Connection, key: ManifestKey, size: int, asker: Asker
     ) -> bytes:
         """Content like any other: possession, one transfer, the verdict and the disk are there."""
-        source = self._sources.manifest(connection, key.repository, key.digest)
+        source = self._sources.manifest(connection, key.repository, key.digest, asker)
         stream = await self._blobs.get(connection, key.repository, key.digest, size, source)
         try:
             data = b"".join([bytes(chunk) async for chunk in stream.chunks()])

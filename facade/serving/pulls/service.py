@@ -132,13 +132,15 @@ class PullService:
     async def blob(self, device: Device, request: PullRequest) -> BlobAnswer:
         """A blob. Raises Denied, or Unavailable when that cannot be decided."""
         allowed, connection = await self._locate(device, request)
-        source = self._sources.blob(connection, request.repository, request.digest)
+        asker = device_key(device)
+        source = self._sources.blob(connection, request.repository, request.digest, asker)
         size = allowed.size
         if len(allowed.sizes) > 1:  # descriptors disagree; the registry knows
             confirmed = await source.confirm()
             size = confirmed if confirmed in allowed.sizes else size
 
         async def open_stream() -> BlobStream:
+            self._sources.wanted(connection, request.repository, request.digest, asker)
             return await self._blobs.get(
                 connection, request.repository, request.digest, size, source
             )
@@ -196,7 +198,11 @@ class PullService:
 
     async def _manifest(self, device: Device, request: PullRequest, allowed: Allowed) -> bytes:
         data = await self._manifests.manifest(
-            request.host, request.repository, request.digest, allowed.size
+            request.host,
+            request.repository,
+            request.digest,
+            allowed.size,
+            asker=device_key(device),
         )
         return await self._checked(device, request, allowed, data)
 

@@ -1,12 +1,12 @@
 """Where a transfer gets its bytes: a connected registry, within that connection's slots.
 
-Guarantees: at most `limit` transfers per connection at once, however many devices wait; a
-connection that was removed or replaced is not spoken to, and a transfer under way ends with its
+Guarantees: at most `limit` transfers per connection at once, however many devices wait, and the
+devices take turns (`admission.Slots`); a connection that was removed or replaced is not spoken to, and a transfer under way ends with its
 next bytes; every use of a connection is reported.
 Does not verify content: the transfer does.
 """
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Hashable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from facade.errors import Denied, FacadeError, Upstream
@@ -20,6 +20,9 @@ from facade.serving.pulls.ports import UpstreamRegistry
 from facade.serving.pulls.reports import Reports
 from facade.upstream.connection import Connection
 from facade.wings import ControlPort
+
+Asker = Hashable
+"""Whose turn a transfer takes: a device's key, or None for the facade's own."""
 
 
 class Sources:
@@ -42,23 +45,41 @@ class Sources:
         self._slots = slots
         self._reports = reports
 
-    def blob(self, connection: Connection, repository: Repository, digest: Digest) -> BlobSource:
+    def blob(
+        self,
+        connection: Connection,
+        repository: Repository,
+        digest: Digest,
+        asker: Asker = None,
+    ) -> BlobSource:
         """The source of a blob."""
-        return _Blob(self, connection, repository, digest)
+        return _Blob(self, connection, repository, digest, asker)
 
     def manifest(
-        self, connection: Connection, repository: Repository, digest: Digest
+        self,
+        connection: Connection,
+        repository: Repository,
+        digest: Digest,
+        asker: Asker = None,
     ) -> BlobSource:
         """The source of a manifest."""
-        return _Manifest(self, connection, repository, digest)
+        return _Manifest(self, connection, repository, digest, asker)
+
+    def wanted(
+        self, connection: Connection, repository: Repository, digest: Digest, asker: Asker
+    ) -> None:
+        """`asker` wants this too: if it waits for a slot, that is the asker's turn as well."""
+        self._slots.join(connection.id, asker, (repository, digest))
 
     @asynccontextmanager
-    async def using(self, connection: Connection) -> AsyncIterator[None]:
+    async def using(
+        self, connection: Connection, asker: Asker = None, work: Hashable = None
+    ) -> AsyncIterator[None]:
         """Speak to `connection` within: with a slot, and reporting how it went.
 
         Raises Denied (HOST_NOT_CONNECTED) when it is not the host's connection any more.
         """
-        async with self._slots.hold(connection.id):
+        async with self._slots.hold(connection.id, asker, work):
             self.check(connection)
             try:
                 yield
@@ -84,12 +105,22 @@ def not_connected(host: RegistryHost) -> Denied:
 
 class _Blob:
     def __init__(
-        self, sources: Sources, connection: Connection, repository: Repository, digest: Digest
+        self,
+        sources: Sources,
+        connection: Connection,
+        repository: Repository,
+        digest: Digest,
+        asker: Asker,
     ) -> None:
         self._sources = sources
         self._connection = connection
         self._repository = repository
         self._digest = digest
+        self._asker = asker
+
+    def _using(self) -> AbstractAsyncContextManager[None]:
+        work = (self._repository, self._digest)
+        return self._sources.using(self._connection, self._asker, work)
 
     def open(self, offset: int, etag: str | None) -> AbstractAsyncContextManager[BlobBody]:
         return self._open(offset, etag)
@@ -97,7 +128,7 @@ class _Blob:
     @asynccontextmanager
     async def _open(self, offset: int, etag: str | None) -> AsyncIterator[BlobBody]:
         async with (
-            self._sources.using(self._connection),
+            self._using(),
             self._sources.upstream.blob(
                 self._connection, self._repository, self._digest, offset=offset, etag=etag
             ) as body,
@@ -105,7 +136,7 @@ class _Blob:
             yield _Watched(body, lambda: self._sources.check(self._connection))
 
     async def confirm(self) -> int | None:
-        async with self._sources.using(self._connection):
+        async with self._using():
             return await self._sources.upstream.blob_size(
                 self._connection, self._repository, self._digest
             )
@@ -113,12 +144,22 @@ class _Blob:
 
 class _Manifest:
     def __init__(
-        self, sources: Sources, connection: Connection, repository: Repository, digest: Digest
+        self,
+        sources: Sources,
+        connection: Connection,
+        repository: Repository,
+        digest: Digest,
+        asker: Asker,
     ) -> None:
         self._sources = sources
         self._connection = connection
         self._repository = repository
         self._digest = digest
+        self._asker = asker
+
+    def _using(self) -> AbstractAsyncContextManager[None]:
+        work = (self._repository, self._digest)
+        return self._sources.using(self._connection, self._asker, work)
 
     def open(self, offset: int, etag: str | None) -> AbstractAsyncContextManager[BlobBody]:
         return self._open()
@@ -137,7 +178,7 @@ class _Manifest:
             raise
 
     async def _fetch(self) -> bytes:
-        async with self._sources.using(self._connection):
+        async with self._using():
             fetched = await self._sources.upstream.manifest(
                 self._connection, self._repository, self._digest
             )

@@ -108,3 +108,22 @@ async def test_a_manifest_is_a_body_in_one_piece() -> None:
     bench.client.failures.append(Upstream("down", reason=Reason.UPSTREAM_UNREACHABLE))
     with pytest.raises(Upstream):
         await source.confirm()
+
+
+async def test_devices_take_turns_and_one_may_advance_what_another_queued() -> None:
+    bench = Bench(limit=1)
+    digests = [bench.client.hold(REPOSITORY, f"content {n}".encode()) for n in range(4)]
+    order: list[Digest] = []
+
+    async def fetch(digest: Digest, asker: str) -> None:
+        source = bench.sources.blob(bench.connection, REPOSITORY, digest, asker)
+        async with source.open(0, None):
+            order.append(digest)
+            await asyncio.sleep(0)
+
+    async with bench.sources.using(bench.connection):
+        queued = [asyncio.create_task(fetch(digest, "greedy")) for digest in digests]
+        await settle()
+        bench.sources.wanted(bench.connection, REPOSITORY, digests[3], "modest")
+    await asyncio.gather(*queued)
+    assert order == [digests[0], digests[3], digests[1], digests[2]]
