@@ -6,7 +6,7 @@ PY := $(VENV)/bin/python
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast bench lint format lock clean
+.PHONY: help demo test test-fast bench fuzz lint format lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -36,6 +36,9 @@ test-fast: $(VENV)/.dev ## the quick tests only
 bench: $(VENV)/.dev ## CPU and memory against nginx and docker-registry (ARGS=--quick: 3 minutes)
 	@$(PY) -m tests.bench $(ARGS)
 
+fuzz: $(VENV)/.dev ## atheris on every parser of what comes from outside (ARGS='--seconds 60 [HARNESS…]')
+	@$(PY) -m tests.fuzz $(ARGS)
+
 lint: $(VENV)/.dev ## ruff and mypy
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/ruff check .
@@ -47,7 +50,7 @@ format: $(VENV)/.dev ## let ruff format and fix what it can
 
 lock: ## resolve the dependencies again into requirements*.txt (needs uv)
 	uv pip compile -q pyproject.toml --extra aws --extra google --generate-hashes --no-strip-extras --no-emit-index-url --no-header --universal --python-version 3.11 -o requirements.txt
-	uv pip compile -q pyproject.toml --extra aws --extra google --extra dev --generate-hashes --no-strip-extras --no-emit-index-url --no-header --universal --python-version 3.11 -o requirements-dev.txt
+	uv pip compile -q pyproject.toml --extra aws --extra google --extra otel --extra dev --generate-hashes --no-strip-extras --no-emit-index-url --no-header --universal --python-version 3.11 -o requirements-dev.txt
 
 clean: ## remove what was built (not .facade, which holds state)
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage certs-dev/out

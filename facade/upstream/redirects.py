@@ -63,7 +63,7 @@ def resolve(base: URL, reference: str) -> URL | None:
             return None  # joined, "https:///x" would be on the base's host
         url = base.join(given)
         valid = url.scheme in ("http", "https") and bool(url.host) and url.port is not None
-    except ValueError:
+    except (ValueError, IndexError):  # yarl 1.x: IndexError for "//[]@" and its like
         return None
     return url.with_fragment(None) if valid else None
 

@@ -142,7 +142,7 @@ def _told_hosts(connection: Connection) -> set[str]:
 def _bare(url: str) -> str:
     try:
         return (URL(url).host or "").lower()
-    except ValueError:
+    except (ValueError, IndexError):  # see `redirects.resolve`
         return ""
 
 
@@ -241,10 +241,10 @@ def _lifetime(document: Mapping[str, object], date: str | None) -> float:
     given = document.get("expires_in")
     if isinstance(given, str) and given.isascii() and given.isdigit():
         given = float(given[:9])
-    usable = isinstance(given, int | float) and not isinstance(given, bool) and math.isfinite(given)
-    seconds = (
-        float(given) if usable and isinstance(given, int | float) else DEFAULT_LIFETIME_SECONDS
-    )
+    seconds = DEFAULT_LIFETIME_SECONDS
+    if isinstance(given, int | float) and not isinstance(given, bool) and abs(given) < math.inf:
+        # Compared before it becomes a float: an integer may be too large for one.
+        seconds = float(max(0, min(given, MAX_LIFETIME_SECONDS)))
     issued, answered = _instant(document.get("issued_at")), _http_date(date)
     if issued is not None and answered is not None:
         # A token that was cached by its service has used up a part of its life already.

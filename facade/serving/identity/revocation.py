@@ -64,12 +64,13 @@ def read_crl(
                 "supported: give the CA's complete CRL."
             )
         serials = frozenset(f"{entry.serial_number:x}" for entry in crl)
+        name = crl.issuer.rfc4514_string()  # read when it is asked for: it may be malformed
     except ValueError as error:
         raise Invalid("That is no certificate revocation list.") from error
     if not any(_signed(crl, issuer) for issuer in issuers):
         raise Invalid("The CRL is not signed by this device CA.")
     due = crl.next_update_utc
-    return Crl(crl.issuer.rfc4514_string(), serials, due.timestamp() if due else None, refuse_stale)
+    return Crl(name, serials, due.timestamp() if due else None, refuse_stale)
 
 
 def check(
@@ -123,9 +124,9 @@ def _revoked() -> Denied:
 
 
 def _signed(crl: x509.CertificateRevocationList, issuer: x509.Certificate) -> bool:
-    if crl.issuer != issuer.subject:
-        return False
     try:
+        if crl.issuer != issuer.subject:
+            return False
         return crl.is_signature_valid(issuer.public_key())  # type: ignore[arg-type]
     except (TypeError, ValueError):  # a kind of key that cannot sign CRLs
         return False
