@@ -47,6 +47,8 @@ def prepare(state: StateFolder, names: Sequence[str], clock: Clock) -> Developme
 def _sign(state: StateFolder, clock: Clock) -> None:
     """The first ceremony, unless it is over."""
     repository = MetadataRepository(state.repository, clock)
+    with repository.lock():
+        pass  # whoever takes the lock finishes a publication that died half way: then it exists
     if not repository.exists:
         if not state.offline_passphrase.exists():
             write(state.offline_passphrase, secrets.token_urlsafe(_PASSPHRASE_BYTES), PRIVATE)
