@@ -16,7 +16,7 @@ from aiohttp import web
 from facade.app.background import background
 from facade.app.checks import certificate_check, crl_check, metadata_check
 from facade.app.content import open_content
-from facade.app.limits import timeouts
+from facade.app.limits import timeouts, upstream_gates
 from facade.clock import Clock
 from facade.config import Settings
 from facade.errors import Invalid, Unavailable
@@ -80,12 +80,14 @@ async def serving_wing(
         contexts = TlsContexts(_tls_files(settings), _identity_rule(settings))
         metrics.watch_certificates(contexts.expiries)
         refresher, metadata = await _trust(stack, settings, metrics, clock)
+        gates = upstream_gates(control, metrics, clock)
         upstream = RegistryClient(
             authorizer=control,
             addresses=AddressPolicy(settings.upstream.allow_cidrs),
             clock=clock,
             timeouts=timeouts(settings),
             observer=metrics,
+            gate=gates,
         )
         stack.push_async_callback(upstream.close)
         limits = settings.device.limits
@@ -100,6 +102,7 @@ async def serving_wing(
                 observer=metrics,
             ),
             reports=reports,
+            trouble=gates.trouble,
         )
         content = await open_content(stack, settings, BlobEvents(metrics, reports), clock)
         blobs = content.blobs

@@ -21,6 +21,7 @@ from prometheus_client import (
 from facade.clock import Clock
 from facade.observability.expiry import ExpiryCollector, ExpiryGauge
 from facade.observability.labels import Children
+from facade.observability.overload import OverloadMetrics
 from facade.reasons import Reason
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -60,6 +61,7 @@ class Metrics:
             ),
         )
         self.registry.register(self._expiry)
+        self.overload = OverloadMetrics(self.registry)
         # Descriptors, memory, processor time, start: `facade_process_…`.
         ProcessCollector(namespace="facade", registry=self.registry)
         self._requests = Children(

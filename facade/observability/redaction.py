@@ -23,7 +23,7 @@ _ALLOWED = """
     error error_type expected expires expires_at expires_in file files fingerprint fleet fleets
     generation got have host hosts issuer kind length limit listen media_type method metrics_url
     name names new_version not_after objects offset old_version operator_url outcome path pause peer
-    permission pid platform port problem problems progress provider queue reason reference registry removed
+    permission pid platform port problem problems progress provider queue reason reference registry remaining removed
     repository result retry_after revision role roles route seconds serial sig signal size source
     state status step subject table tag tags target targets task thread total type until url
     user_agent version versions wait waited why worker

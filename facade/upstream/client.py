@@ -25,6 +25,7 @@ from facade.upstream.body import BlobBody, TooLarge, discard, open_body, read_sm
 from facade.upstream.connection import Authorizer, Connection, Scope
 from facade.upstream.exchange import Exchanger, Reply, Request
 from facade.upstream.fetched import FetchedManifest, check_manifest
+from facade.upstream.gate_port import Gate, NoGate
 from facade.upstream.listing import MAX_PAGES, MAX_SECONDS, list_tags
 from facade.upstream.observer import NullObserver, UpstreamObserver
 from facade.upstream.referrers import find_referrers
@@ -43,6 +44,7 @@ class RegistryClient:
     Arguments:
         addresses: which network addresses may be connected to.
         resolver: resolves host names; the system's when None. Closed with the client.
+        gate: in front of each registry: circuit and budget; none when None.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class RegistryClient:
         retry: RetryPolicy | None = None,
         observer: UpstreamObserver | None = None,
         resolver: AbstractResolver | None = None,
+        gate: Gate | None = None,
     ) -> None:
         self._clock = clock
         self._timeouts = timeouts or Timeouts()
@@ -66,6 +69,7 @@ class RegistryClient:
             timeouts=self._timeouts,
             retry=retry or RetryPolicy(),
             observer=observer or NullObserver(),
+            gate=gate or NoGate(),
         )
 
     async def close(self) -> None:

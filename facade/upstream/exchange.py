@@ -2,7 +2,8 @@
 
 Guarantees: what the policies of this package promise together: one send when everything is known
 and well; the answer's head within `Timeouts.first_byte`, whatever happens; Authorization on the
-registry's own origin only. Decides nothing itself: `auth_flow`, `redirects` and `retry` do.
+registry's own origin only; nothing goes out that `gate` does not let pass. Decides nothing itself:
+`auth_flow`, `redirects`, `retry` and `gate` do.
 """
 
 import asyncio
@@ -21,10 +22,14 @@ from facade.upstream.body import discard
 from facade.upstream.challenge import Challenge, parse_challenges
 from facade.upstream.connection import Authorization, Authorizer, Connection, Scope
 from facade.upstream.failures import Broken
+from facade.upstream.gate_port import Gate, Passage
 from facade.upstream.observer import UpstreamObserver
 from facade.upstream.redirects import STATUSES, Hop, follow, same_origin
 from facade.upstream.retry import Attempts, RetryPolicy, Timeouts, is_transient, parse_retry_after
 from facade.upstream.transport import Outgoing, Transport
+
+_DOWN = (Reason.UPSTREAM_UNREACHABLE, Reason.UPSTREAM_RATE_LIMITED, Reason.DEADLINE)
+"""A token service that answers so is not there for anybody; one that refuses has answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +39,12 @@ class Request:
     method: str
     url: URL
     headers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def kind(self) -> str:
+        """What registries count apart: "manifests", "blobs", or "other"."""
+        parts = self.url.raw_path.rsplit("/", 2)
+        return parts[-2] if parts[-2] in ("manifests", "blobs") else "other"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +67,9 @@ class Exchanger:
         timeouts: Timeouts,
         retry: RetryPolicy,
         observer: UpstreamObserver,
+        gate: Gate,
     ) -> None:
+        self._gate = gate
         self._transport = transport
         self._authorizer = authorizer
         self._clock = clock
@@ -79,7 +92,7 @@ class Exchanger:
             step = next(flow)
             while True:
                 if isinstance(step, Ask):
-                    given = await self._ask(connection, scope, step, attempts)
+                    given = await self._ask(connection, request, scope, step, attempts)
                 else:
                     if reply is not None:
                         await discard(reply.response)
@@ -95,15 +108,39 @@ class Exchanger:
             raise
 
     async def _ask(
-        self, connection: Connection, scope: Scope, step: Ask, attempts: Attempts
+        self,
+        connection: Connection,
+        request: Request,
+        scope: Scope,
+        step: Ask,
+        attempts: Attempts,
     ) -> Authorization:
+        """A token service that is down closes the gate as the registry itself does."""
+        passage = await self._enter(connection, request, attempts)
         try:
             async with asyncio.timeout(attempts.remaining(self._clock.monotonic())):
-                return await self._authorizer.authorization(
+                given = await self._authorizer.authorization(
                     connection, scope, challenge=step.challenge, refused=step.refused
                 )
         except TimeoutError as error:
-            raise _late(connection) from error
+            late = _late(connection)
+            passage.failed(late)
+            raise late from error
+        except Upstream as error:
+            if error.reason in _DOWN:
+                passage.failed(error)
+            else:
+                passage.left()
+            raise
+        except BaseException:
+            passage.left()
+            raise
+        passage.left()
+        return given
+
+    async def _enter(self, connection: Connection, request: Request, attempts: Attempts) -> Passage:
+        within = attempts.remaining(self._clock.monotonic())
+        return await self._gate.enter(connection, request.kind, within)
 
     async def _attempt(
         self, connection: Connection, request: Request, step: Send, attempts: Attempts
@@ -113,18 +150,24 @@ class Exchanger:
             retry_after: float | None = None
             response: aiohttp.ClientResponse | None = None
             failure: Broken | None = None
+            passage = await self._enter(connection, request, attempts)
             try:
                 response = await self._follow(connection, request, step.authorization, attempts)
             except Broken as error:
+                passage.failed(error)
                 if not error.transient:
                     raise
                 failure, why = error, "unreachable"
+            except BaseException:
+                passage.left()
+                raise
             else:
-                if not is_transient(response.status):
-                    return Reply(response, step.authorization.header)
                 retry_after = parse_retry_after(
                     response.headers.get("Retry-After"), self._clock.time()
                 )
+                passage.answered(response.status, retry_after)
+                if not is_transient(response.status):
+                    return Reply(response, step.authorization.header)
                 why = "rate-limited" if response.status == 429 else "status"
             if failure is None or failure.reached:
                 attempts.reached()
@@ -186,6 +229,8 @@ class Exchanger:
                 within=within,
             )
             status = response.status
+            if hop.trusted:
+                self._gate.heard(connection, request.kind, response.headers)
         finally:
             self._observer.answered(str(connection.host), status, self._clock.monotonic() - started)
         return response

@@ -5,7 +5,7 @@ import datetime as dt
 import json
 import ssl
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -365,6 +365,11 @@ async def test_an_upstream_that_refuses(bench: Bench, what: str) -> None:
     assert answer.headers["Cache-Control"] == "no-store"
     if answer.status == 429:
         assert int(answer.headers["Retry-After"]) >= 7
+        # It is not asked again before then, unless an operator repairs the connection.
+        assert (await bench.ask(bench.at("blobs", LAYER))).status == 429
+        assert bench.registry.count("*/blobs/*") == 1
+        connection = bench.facade.connect(bench.registry)
+        bench.facade.control.connect(replace(connection, revision=2))
     bench.registry.behave()
     assert (await bench.ask(bench.at("blobs", LAYER))).status == 200
 

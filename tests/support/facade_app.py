@@ -23,6 +23,7 @@ from typing import Self
 import aiohttp
 from aiohttp import web
 
+from facade.app.limits import upstream_gates
 from facade.observability.metrics import Metrics
 from facade.oci.host import RegistryHost
 from facade.server import runner_for
@@ -33,7 +34,6 @@ from facade.serving.blobs.possession import PossessionIndex
 from facade.serving.identity.certificate import SpiffeRule
 from facade.serving.identity.tls import DeviceCAFile, TlsContexts, TlsFiles
 from facade.serving.identity.tls_transport import TlsProtocolFactory, tls_protocol_factory
-from facade.serving.pulls.admission import Slots, upstream_overloaded
 from facade.serving.pulls.guard import StreamGuard
 from facade.serving.pulls.manifests import Manifests
 from facade.serving.pulls.reports import BlobEvents, Reports
@@ -53,7 +53,7 @@ from tests.support.registry import Registry
 from tests.support.resolver import FakeResolver
 from tests.support.serving import FakeControl
 from tests.support.tuf_repo import RepoSource, TufRepo
-from tests.support.tuning import MovableClock, Tuning, device_slots, path
+from tests.support.tuning import MovableClock, Tuning, device_slots, path, upstream_slots
 
 __all__ = ["FacadeApp", "MovableClock", "Tuning", "path"]
 
@@ -111,6 +111,7 @@ class FacadeApp:
         self.tls = self._tls()
         reports = Reports(control=self.control, clock=clock, observer=self.metrics)
         self.cache = self._cache(reports)
+        self.gates = upstream_gates(self.control, self.metrics, clock)
         upstream = RegistryClient(
             authorizer=self.control,
             addresses=AddressPolicy(tuning.allow_cidrs),
@@ -119,19 +120,16 @@ class FacadeApp:
             retry=tuning.retry,
             observer=self.metrics,
             resolver=self.resolver,
+            gate=self.gates,
         )
         self._stack.push_async_callback(upstream.close)
         self._stack.push_async_callback(self.cache.close)
         sources = Sources(
             upstream=upstream,
             control=self.control,
-            slots=Slots[str](
-                tuning.transfers,
-                wait_seconds=tuning.wait_seconds,
-                clock=clock,
-                refusal=upstream_overloaded,
-            ),
+            slots=upstream_slots(tuning, clock),
             reports=reports,
+            trouble=self.gates.trouble,
         )
         self.manifests = Manifests(
             control=self.control, blobs=self.cache, sources=sources, reports=reports

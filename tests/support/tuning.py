@@ -5,7 +5,12 @@ from dataclasses import dataclass
 from facade.clock import Clock, SystemClock
 from facade.oci.digest import Digest
 from facade.serving.blobs.limits import TransferLimits
-from facade.serving.pulls.admission import Slots, WaitObserver, device_overloaded
+from facade.serving.pulls.admission import (
+    Slots,
+    WaitObserver,
+    device_overloaded,
+    upstream_overloaded,
+)
 from facade.serving.pulls.service import DeviceKey
 from facade.upstream.retry import RetryPolicy, Timeouts
 from tests.support.registry import Registry
@@ -67,4 +72,14 @@ def device_slots(
         clock=clock,
         refusal=device_overloaded,
         observer=observer,
+    )
+
+
+def upstream_slots(tuning: Tuning, clock: Clock) -> Slots[str]:
+    """Slots of each connection."""
+    return Slots(
+        tuning.transfers,
+        wait_seconds=tuning.wait_seconds,
+        clock=clock,
+        refusal=upstream_overloaded,
     )

@@ -9,7 +9,7 @@ Does not verify content: the transfer does.
 from collections.abc import AsyncIterator, Callable, Hashable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
-from facade.errors import Denied, FacadeError, Upstream
+from facade.errors import Denied, FacadeError, Unavailable, Upstream
 from facade.oci.digest import Digest
 from facade.oci.host import RegistryHost
 from facade.oci.reference import Repository
@@ -30,6 +30,8 @@ class Sources:
 
     Arguments:
         slots: transfers at once, by connection id.
+        trouble: why a registry is not spoken to just now, if so: what those are told who waited
+            for a slot in vain.
     """
 
     def __init__(
@@ -39,8 +41,10 @@ class Sources:
         control: ControlPort,
         slots: Slots[str],
         reports: Reports,
+        trouble: Callable[[Connection], FacadeError | None] = lambda _: None,
     ) -> None:
         self.upstream = upstream
+        self._trouble = trouble
         self._control = control
         self._slots = slots
         self._reports = reports
@@ -79,7 +83,11 @@ class Sources:
 
         Raises Denied (HOST_NOT_CONNECTED) when it is not the host's connection any more.
         """
-        async with self._slots.hold(connection.id, asker, work):
+        try:
+            await self._slots.acquire(connection.id, asker, work)
+        except Unavailable as error:
+            raise self._trouble(connection) or error from error
+        try:
             self.check(connection)
             try:
                 yield
@@ -87,6 +95,8 @@ class Sources:
                 self._reports.connection_used(connection, error)
                 raise
             self._reports.connection_used(connection, None)
+        finally:
+            self._slots.release(connection.id)
 
     def check(self, connection: Connection) -> None:
         """Raise Denied (HOST_NOT_CONNECTED) when it is not the host's connection any more."""
