@@ -27,6 +27,7 @@ class Device:
         serial: the certificate's serial number as lower-case hex, no leading zeros.
         fingerprint: SHA-256 of the certificate's DER, lower-case hex.
         not_before, not_after: validity, aware, UTC.
+        trusted_until: `not_after`, or the end of the CAs that vouch for it, if that is sooner.
     """
 
     fleet: str
@@ -36,6 +37,7 @@ class Device:
     fingerprint: str
     not_before: datetime
     not_after: datetime
+    trusted_until: datetime
 
     def __str__(self) -> str:
         return f"{self.fleet}/{self.name}"

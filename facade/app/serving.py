@@ -136,7 +136,7 @@ async def serving_wing(
         )
         metrics.watch_streams(lambda: pulls.streams.total)
         guard = StreamGuard(
-            judge=pulls.judge,
+            judge=pulls.judge_running,
             generation=pulls.generation(lambda: _generation(refresher)),
             clock=clock,
         )

@@ -87,7 +87,9 @@ class DeviceCa(Section):
 
     file: Path = Field(description="PEM file: the CA certificate, and intermediates if any")
     fleets: tuple[str, ...] = Field(("*",), description="fleets it may name (shell patterns)")
-    crl: Path | None = Field(None, description="certificate revocation list, PEM or DER")
+    crl: Path | None = Field(
+        None, description="certificate revocation lists (one or several in PEM, or one in DER)"
+    )
     refuse_stale_crl: bool = Field(False, description="refuse its devices while that is overdue")
 
 

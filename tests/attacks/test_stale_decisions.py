@@ -4,24 +4,50 @@ A decision that was right when the request came must not send bytes seconds or m
 """
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from hashlib import shake_256
 from pathlib import Path
 
 import aiohttp
 import pytest
 
+from facade.oci.digest import Digest
+from facade.oci.manifest import OCI_INDEX, OCI_MANIFEST
 from facade.target import SignedTarget
 from tests.support.facade_app import FacadeApp, Tuning, path
-from tests.support.image import one_layer_image
+from tests.support.image import Image, one_layer_image
 from tests.support.misbehaviour import slow_head
 from tests.support.registry import Registry
 
 IMAGE = one_layer_image(b"a small layer " * 100)
+LARGE = one_layer_image(shake_256(b"large").digest(48 * 1024 * 1024))
 LAYER = max(IMAGE.blobs, key=lambda digest: len(IMAGE.blobs[digest]))
 DIGESTS = {"manifests": IMAGE.index, "blobs": LAYER}
 SLOW = 0.6
+
+
+def with_two_sizes() -> Image:
+    """An index of two images with one layer, whose sizes disagree: the registry has to be asked."""
+    ((_, right),) = IMAGE.manifests.values()
+    document = json.loads(right)
+    document["layers"][0]["size"] += 1
+    wrong = json.dumps(document).encode()
+    children = {Digest.of(data): (OCI_MANIFEST, data) for data in (wrong, right)}
+    described = [
+        {"mediaType": media_type, "digest": str(digest), "size": len(data)}
+        for digest, (media_type, data) in children.items()
+    ]
+    index = json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": described})
+    top = Digest.of(index.encode())
+    return Image(top, {**children, top: (OCI_INDEX, index.encode())}, IMAGE.blobs)
+
+
+async def _read_slowly(answer: aiohttp.ClientResponse) -> None:
+    async for _ in answer.content.iter_any():
+        await asyncio.sleep(0.1)
 
 
 @dataclass
@@ -83,3 +109,34 @@ async def test_a_connection_removed_while_the_registry_thinks(bench: Bench) -> N
     status, body = await bench.slowly("manifests", "disconnect")
     assert status == 403
     assert b"host-not-connected" in body
+
+
+async def test_a_blob_withdrawn_while_the_registry_is_asked_for_its_size(tmp_path: Path) -> None:
+    odd = with_two_sizes()
+    async with FacadeApp(tmp_path) as facade, Registry() as registry:
+        bench = Bench(facade, registry, await facade.sign(registry, "org/app", odd))
+        for digest in odd.manifests:  # the walk knows both sizes before the blob is asked for
+            status, _ = await bench._get(path(registry, "org/app", "manifests", digest))
+            assert status == 200
+        status, body = await bench.slowly("blobs", "withdraw")
+    assert status == 0 or (status == 403 and b"not-signed" in body)
+
+
+async def test_a_removed_connection_ends_a_stream_of_which_nothing_else_can_be_decided(
+    tmp_path: Path,
+) -> None:
+    """The metadata expires, so that nobody can tell whether the content is signed still."""
+    async with FacadeApp(tmp_path) as facade, Registry() as registry:
+        await facade.sign(registry, "org/app", LARGE)
+        layer = max(LARGE.blobs, key=lambda digest: len(LARGE.blobs[digest]))
+        at = path(registry, "org/app", "blobs", layer)
+        async with facade.device() as kiosk:
+            async with kiosk.get(at) as answer:
+                await answer.read()  # it is in the cache now
+            async with kiosk.get(at) as answer:
+                await answer.content.readexactly(10_000)
+                facade.clock.offset = 20 * 86400.0
+                facade.control.disconnect(registry.host)
+                async with asyncio.timeout(10):
+                    with pytest.raises(aiohttp.ClientError):
+                        await _read_slowly(answer)

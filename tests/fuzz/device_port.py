@@ -24,7 +24,7 @@ from facade.serving.identity.certificate import (
     SpiffeRule,
     SubjectRule,
 )
-from facade.serving.identity.revocation import read_crl
+from facade.serving.identity.revocation import read_crls
 from facade.target import parse_artifact_path, parse_version
 from tests.fuzz.harness import Harness, fields
 from tests.support.pki import TRUST_DOMAIN, Authority, spiffe, subject
@@ -122,7 +122,7 @@ class Certificates:
 
     def crl(self, data: bytes) -> None:
         """Any bytes as a revocation list."""
-        read_crl(data, self.cas.certificates)
+        read_crls(data, self.cas.certificates)
 
 
 def harnesses() -> list[Harness]:

@@ -151,7 +151,7 @@ class FacadeApp:
             streams=device_slots(tuning, tuning.streams, self.metrics, clock),
         )
         self.guard = StreamGuard(
-            judge=self.pulls.judge,
+            judge=self.pulls.judge_running,
             generation=self.pulls.generation(lambda: self.refresher.view().generation),
             clock=clock,
         )

@@ -116,9 +116,10 @@ class Authority:
         *,
         not_before: dt.datetime | None = None,
         not_after: dt.datetime | None = None,
+        key: ec.EllipticCurvePrivateKey | None = None,
     ) -> Self:
-        """A self-signed root."""
-        key = x509_parts.new_key()
+        """A self-signed root; with `key`, one that stands beside another of the same name."""
+        key = key or x509_parts.new_key()
         subject = x509_parts.named(name)
         builder = x509_parts.builder(subject, subject, key, not_before, not_after, days=3650)
         builder = x509_parts.as_authority(builder, key, key, path_length=None)
@@ -222,7 +223,7 @@ class Authority:
 
     def crl(
         self,
-        *revoked: Leaf,
+        *revoked: "Leaf | Authority",
         last_update: dt.datetime | None = None,
         next_update: dt.datetime | None = None,
     ) -> bytes:

@@ -40,6 +40,7 @@ def a_device(
         "ab" * 32,
         moment - timedelta(days=1),
         moment + timedelta(days=days),
+        moment + timedelta(days=days),
     )
 
 

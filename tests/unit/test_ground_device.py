@@ -108,7 +108,7 @@ def test_other_ids_are_denied(uri: str) -> None:
 
 def test_a_device_reads_as_its_path_and_cannot_be_changed() -> None:
     now = datetime(2025, 1, 1, tzinfo=UTC)
-    device = Device("dev", "kiosk-7", "CN=ca", "1f", "ab" * 32, now, now)
+    device = Device("dev", "kiosk-7", "CN=ca", "1f", "ab" * 32, now, now, now)
     assert str(device) == "dev/kiosk-7"
     with pytest.raises(AttributeError):
         device.fleet = "other"  # type: ignore[misc]

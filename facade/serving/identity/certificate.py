@@ -5,11 +5,12 @@ certificates made (tried by key with `verify_directly_issued_by`, never believed
 client authentication, with exactly one identity by the configured rule, of a fleet that
 this CA may name. Everything else is `Denied(IDENTITY)` in words. Does not check the
 validity period or revocation: those change with time and are `revocation.check`'s, on every
-request. The chain above the issuer was OpenSSL's to verify, at the handshake.
+request. Nothing above the issuer counts: every configured CA certificate is an anchor (see `tls`), and
+when it ends, what it issued does too (`Device.trusted_until`).
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from hashlib import sha256
@@ -134,6 +135,11 @@ class DeviceCA:
             )
         return cls(certificates, tuple(fleets))
 
+    def without(self, dropped: Collection[x509.Certificate]) -> "DeviceCA":
+        """The same, but for these certificates."""
+        kept = tuple(each for each in self.certificates if each not in dropped)
+        return DeviceCA(kept, self.fleets)
+
     def may_name(self, fleet: str) -> bool:
         """Whether it may issue for `fleet`."""
         return any(fnmatchcase(fleet, pattern) for pattern in self.fleets)
@@ -183,13 +189,20 @@ class DeviceCertificates:
             return _denied(f"The certificate cannot be read: {error}")
 
     def _identify(self, certificate: x509.Certificate, fingerprint: str) -> Device:
-        issuers = [ca for ca in self._cas if _issued(ca, certificate)]
+        issuers = [
+            (each, ca)
+            for ca in self._cas
+            for each in ca.certificates
+            if issued_by(each, certificate)
+        ]
         if not issuers:
             raise _denied("The certificate's issuer is not among the configured device CAs.")
         _check_usage(certificate)
         fleet, name = self._rule.identify(certificate)
-        if not any(ca.may_name(fleet) for ca in issuers):
+        naming = [issuer for issuer, ca in issuers if ca.may_name(fleet)]
+        if not naming:
             raise _denied(f"The certificate's CA may not name devices of fleet {fleet}.")
+        ends = certificate.not_valid_after_utc
         return Device(
             fleet=fleet,
             name=name,
@@ -197,12 +210,9 @@ class DeviceCertificates:
             serial=f"{certificate.serial_number:x}",
             fingerprint=fingerprint,
             not_before=certificate.not_valid_before_utc,
-            not_after=certificate.not_valid_after_utc,
+            not_after=ends,
+            trusted_until=min(ends, max(each.not_valid_after_utc for each in naming)),
         )
-
-
-def _issued(ca: DeviceCA, certificate: x509.Certificate) -> bool:
-    return any(issued_by(issuer, certificate) for issuer in ca.certificates)
 
 
 def issued_by(issuer: x509.Certificate, certificate: x509.Certificate) -> bool:

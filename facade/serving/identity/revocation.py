@@ -1,10 +1,11 @@
-"""What ends a certificate before its handshake could know: time, the deny list, CRLs.
+"""What ends a certificate after its handshake: time, its CA's time, the deny list, CRLs.
 
 Guarantees: `check` is plain comparisons on values, cheap enough for every request and for every
 few blocks of a stream, so a revoked device loses its running transfers too. A CRL counts only
 when its signature was made by a configured CA's key. Does not fetch CRLs: they are files.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from facade.errors import Denied, Invalid
 from facade.reasons import Reason
 from facade.wings import Revocations
 
+_PEM = re.compile(rb"-----BEGIN X509 CRL-----.+?-----END X509 CRL-----", re.DOTALL)
 WARN_BEFORE_SECONDS = 24 * 3600.0
 """How long before its next update is due a CRL is worth a warning."""
 
@@ -39,24 +41,42 @@ class Crl:
         """Whether it lists the device's certificate."""
         return device.issuer == self.issuer and device.serial in self.serials
 
+    def revokes_ca(self, certificate: x509.Certificate) -> bool:
+        """Whether it lists this (intermediate) CA."""
+        return (
+            f"{certificate.serial_number:x}" in self.serials
+            and certificate.issuer.rfc4514_string() == self.issuer
+        )
+
     def stale(self, now: float) -> bool:
         """Whether a newer one is overdue at `now` (Unix seconds)."""
         return self.next_update is not None and now > self.next_update
 
 
-def read_crl(
+def read_crls(
     data: bytes, issuers: Sequence[x509.Certificate], *, refuse_stale: bool = False
-) -> Crl:
-    """Read and verify a CRL, PEM or DER.
+) -> tuple[Crl, ...]:
+    """Read and verify a file of CRLs: any number in PEM (a root's and its intermediates'), or one in DER.
 
     Arguments:
         refuse_stale: see `Crl`.
 
-    Raises Invalid when it is none, when none of `issuers` signed it, or when it is a kind that
-    would be misread (indirect, delta, partial scope: a critical extension, RFC 5280, 5.2).
+    Raises Invalid when one of them is none, when none of `issuers` signed it, or when it is a
+    kind that would be misread (indirect, delta, partial scope: a critical extension, RFC 5280,
+    5.2).
     """
+    if b"-----BEGIN " not in data:
+        return (_read_crl(data, issuers, pem=False, refuse_stale=refuse_stale),)
+    blocks = _PEM.findall(data)
+    if len(blocks) != data.count(b"-----BEGIN ") or not blocks:  # or a part would go unseen
+        raise Invalid("That is no certificate revocation list.")
+    return tuple(_read_crl(one, issuers, pem=True, refuse_stale=refuse_stale) for one in blocks)
+
+
+def _read_crl(
+    data: bytes, issuers: Sequence[x509.Certificate], *, pem: bool, refuse_stale: bool
+) -> Crl:
     try:
-        pem = data.lstrip().startswith(b"-----")
         crl = x509.load_pem_x509_crl(data) if pem else x509.load_der_x509_crl(data)
         if any(extension.critical for extension in crl.extensions):
             raise Invalid(
@@ -84,11 +104,11 @@ def check(
     Arguments:
         now: Unix seconds.
 
-    Raises Denied: IDENTITY outside the validity period (or under a stale CRL that refuses),
-    DEVICE_REVOKED when the device or its certificate is on the deny list or a CRL.
+    Raises Denied: IDENTITY outside the validity period, its CA's too (or under a stale CRL that
+    refuses), DEVICE_REVOKED when the device or its certificate is on the deny list or a CRL.
     """
-    if now > device.not_after.timestamp():
-        raise Denied("The device's certificate has expired.", reason=Reason.IDENTITY)
+    if now > device.trusted_until.timestamp():
+        raise _over(device, now)
     if now < device.not_before.timestamp():
         raise Denied("The device's certificate is not yet valid.", reason=Reason.IDENTITY)
     since = revocations.devices.get((device.fleet, device.name))
@@ -104,6 +124,15 @@ def check(
                 "The certificate's revocation list is out of date; the operator must renew it.",
                 reason=Reason.IDENTITY,
             )
+
+
+def _over(device: Device, now: float) -> Denied:
+    if now > device.not_after.timestamp():
+        return Denied("The device's certificate has expired.", reason=Reason.IDENTITY)
+    return Denied(
+        "The certificate of the CA that vouches for the device's has expired.",
+        reason=Reason.IDENTITY,
+    )
 
 
 def crl_warnings(crls: Sequence[Crl], now: float) -> list[str]:

@@ -18,7 +18,7 @@ from facade.clock import Clock
 from facade.device import Device
 from facade.errors import FacadeError, Invalid
 from facade.serving.identity.certificate import DeviceCA, DeviceCertificates, IdentityRule
-from facade.serving.identity.revocation import Crl, check, read_crl
+from facade.serving.identity.revocation import Crl, check, read_crls
 from facade.wings import Revocations
 
 log = structlog.get_logger(__name__)
@@ -34,7 +34,7 @@ class DeviceCAFile:
     Arguments:
         file: PEM bundle: the CA, and its intermediates if those issue.
         fleets: patterns of the fleets that it may name.
-        crl: its revocation list, if it has one.
+        crl: its revocation lists, if it has any: the CA's and its intermediates'.
         refuse_stale_crl: whether to refuse its devices while that list is overdue.
 
     Raises Invalid when that is asked for without a list.
@@ -146,7 +146,8 @@ class TlsContexts:
 
     def _load(self) -> _Loaded:
         files = self._files
-        cas, crls = [], []
+        cas: list[DeviceCA] = []
+        crls: list[Crl] = []
         expiries: dict[str, float] = {}
 
         def note(name: str, at: float) -> None:
@@ -158,17 +159,31 @@ class TlsContexts:
             for each in ca.certificates:
                 note(f"device-ca:{entry.file.name}", each.not_valid_after_utc.timestamp())
             if entry.crl is not None:
-                crl = read_crl(
+                lists = read_crls(
                     _read(entry.crl), ca.certificates, refuse_stale=entry.refuse_stale_crl
                 )
-                crls.append(crl)
-                if crl.next_update is not None:
-                    note(f"crl:{entry.crl.name}", crl.next_update)
+                crls += lists
+                for crl in lists:
+                    if crl.next_update is not None:
+                        note(f"crl:{entry.crl.name}", crl.next_update)
+        revoked = _revoked(cas, crls)
+        cas = [ca.without(revoked) for ca in cas]
         context = server_context(files.certificate, files.key, [entry.file for entry in files.cas])
         certificate = x509.load_pem_x509_certificate(_read(files.certificate))
         ends = certificate.not_valid_after_utc.timestamp()
         note("server", ends)
         return _Loaded(context, DeviceCertificates(cas, self._rule), tuple(crls), ends, expiries)
+
+
+def _revoked(cas: Sequence[DeviceCA], crls: Sequence[Crl]) -> frozenset[x509.Certificate]:
+    """The intermediate CAs that a CRL of the CA above them lists: nothing they issued counts."""
+    listed = {
+        each for ca in cas for each in ca.certificates if any(crl.revokes_ca(each) for crl in crls)
+    }
+    for each in listed:
+        name = each.subject.rfc4514_string()
+        log.warning("device_ca_revoked", ca=name, serial=f"{each.serial_number:x}")
+    return frozenset(listed)
 
 
 def server_context(certificate: Path, key: Path, device_cas: Sequence[Path]) -> ssl.SSLContext:

@@ -137,6 +137,7 @@ class PullService:
         size = allowed.size
         if len(allowed.sizes) > 1:  # descriptors disagree; the registry knows
             confirmed = await source.confirm()
+            await self.judge(device, request)  # that may have taken its time
             size = confirmed if confirmed in allowed.sizes else size
 
         async def open_stream() -> BlobStream:
@@ -155,7 +156,7 @@ class PullService:
         Raises Denied, or Unavailable when that cannot be decided.
         """
         descriptors = await self._authorisation.referrers(device.fleet, request)
-        self._connection(request)
+        await self.judge(device, request)  # reading the signed referrers may have taken its time
         if artifact_type is not None:
             descriptors = tuple(d for d in descriptors if d.artifact_type == artifact_type)
         return ReferrersAnswer(_index(descriptors), OCI_INDEX, artifact_type is not None)
@@ -187,6 +188,14 @@ class PullService:
     async def judge(self, device: Device, request: PullRequest) -> None:
         """Whether `device` may (still) have this: returns, or raises like `manifest`."""
         await self._locate(device, request)
+
+    async def judge_running(self, device: Device, request: PullRequest) -> None:
+        """`judge` for a stream that runs: whether it may go on.
+
+        A removed connection ends it even while it cannot be decided whether it is still signed.
+        """
+        self._connection(request)
+        await self.judge(device, request)
 
     def generation(self, view_generation: Callable[[], object]) -> Callable[[], object]:
         """A value that changes whenever `judge` might answer differently."""

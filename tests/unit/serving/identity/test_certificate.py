@@ -1,5 +1,6 @@
 """Certificates that name a device, and all the ways not to."""
 
+import datetime as dt
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from tests.support.pki import (
     TRUST_DOMAIN,
     Authority,
     Leaf,
+    now,
     spiffe,
     subject,
 )
@@ -51,7 +53,23 @@ def test_a_device_is_what_its_certificate_says() -> None:
         fingerprint=leaf.certificate.fingerprint(hashes.SHA256()).hex(),
         not_before=leaf.certificate.not_valid_before_utc,
         not_after=leaf.certificate.not_valid_after_utc,
+        trusted_until=leaf.certificate.not_valid_after_utc,
     )
+
+
+def test_it_is_trusted_no_longer_than_a_ca_that_may_name_it() -> None:
+    soon, later = now() + dt.timedelta(days=1), now() + dt.timedelta(days=9)
+    ca = Authority.root("Ending CA", not_after=soon)
+    leaf = ca.device("dev", "kiosk-7")
+    assert certificates(ca).device(leaf.der).trusted_until == soon
+    # Cross-signed: the same key in a longer-lived certificate, which may not name this fleet.
+    longer = Authority.root("Ending CA", not_after=later, key=ca.key)
+    both = [DeviceCA.from_pem(ca.pem), DeviceCA.from_pem(longer.pem, ["prod"])]
+    trusted = DeviceCertificates(both, SpiffeRule(TRUST_DOMAIN))
+    assert trusted.device(leaf.der).trusted_until == soon
+    both[1] = DeviceCA.from_pem(longer.pem)
+    trusted = DeviceCertificates(both, SpiffeRule(TRUST_DOMAIN))
+    assert trusted.device(leaf.der).trusted_until == later
 
 
 def test_no_spiffe_id() -> None:

@@ -12,7 +12,7 @@ from facade.device import Device
 from facade.errors import Denied, Invalid
 from facade.reasons import Reason
 from facade.serving.identity.certificate import DeviceCA, DeviceCertificates, SpiffeRule
-from facade.serving.identity.revocation import Crl, check, crl_warnings, read_crl
+from facade.serving.identity.revocation import Crl, check, crl_warnings, read_crls
 from facade.wings import Revocations
 from tests.support.pki import TRUST_DOMAIN, Authority, Leaf, now
 
@@ -48,6 +48,15 @@ def test_a_certificate_ends_on_an_open_connection_too() -> None:
     assert reason(at=DEVICE.not_before.timestamp() - 1) is Reason.IDENTITY
 
 
+def test_a_certificate_ends_with_the_ca_that_vouches_for_it() -> None:
+    ends = NOW + 3600
+    over = replace(DEVICE, trusted_until=dt.datetime.fromtimestamp(ends, dt.UTC))
+    check(over, NOTHING, ends)
+    with pytest.raises(Denied, match="CA that vouches") as caught:
+        check(over, NOTHING, ends + 1)
+    assert caught.value.reason is Reason.IDENTITY
+
+
 @pytest.mark.parametrize(
     ("since", "refused"),
     [
@@ -75,31 +84,50 @@ def test_one_certificate_is_revoked_by_issuer_and_serial() -> None:
 
 
 def test_a_crl_is_honoured() -> None:
-    crl = read_crl(CA.crl(LEAF), [CA.certificate])
+    (crl,) = read_crls(CA.crl(LEAF), [CA.certificate])
     assert reason(NOTHING, NOW, crl) is Reason.DEVICE_REVOKED
-    assert reason(NOTHING, NOW, read_crl(CA.crl(CA.device()), [CA.certificate])) is None
+    assert reason(NOTHING, NOW, *read_crls(CA.crl(CA.device()), [CA.certificate])) is None
 
 
 def test_a_crl_of_another_ca_says_nothing_about_ours() -> None:
     other = Authority.root("Other CA")
-    assert not read_crl(other.crl(LEAF), [other.certificate]).revokes(DEVICE)
+    (crl,) = read_crls(other.crl(LEAF), [other.certificate])
+    assert not crl.revokes(DEVICE)
 
 
 def test_a_crl_in_der() -> None:
     der = x509.load_pem_x509_crl(CA.crl(LEAF)).public_bytes(Encoding.DER)
-    assert read_crl(der, [CA.certificate]).serials == {LEAF.serial}
+    assert read_crls(der, [CA.certificate])[0].serials == {LEAF.serial}
+
+
+def test_every_crl_of_a_file_counts() -> None:
+    issuing = CA.intermediate()
+    issuers = [CA.certificate, issuing.certificate]
+    both = (
+        b"as openssl crl -text writes it:\n"
+        + CA.crl()
+        + b"# the issuing CA's own:\n"
+        + issuing.crl(issuing.device(), LEAF)
+    )
+    first, second = read_crls(both, issuers)
+    assert (first.issuer, second.issuer) == (CA.issuer, issuing.issuer)
+    assert (len(first.serials), len(second.serials)) == (0, 2)
+    with pytest.raises(Invalid, match="not signed"):
+        read_crls(CA.crl() + Authority.root("Other CA").crl(), issuers)
+    with pytest.raises(Invalid, match="no certificate revocation list"):
+        read_crls(CA.crl() + issuing.crl()[:-40], issuers)
 
 
 @pytest.mark.parametrize("signer", [Authority.root("Other CA"), Authority.root("Test CA")])
 def test_a_crl_that_somebody_else_signed(signer: Authority) -> None:
     with pytest.raises(Invalid, match="not signed"):
-        read_crl(signer.crl(LEAF), [CA.certificate])
+        read_crls(signer.crl(LEAF), [CA.certificate])
 
 
 @pytest.mark.parametrize("data", [b"", b"junk", b"-----BEGIN X509 CRL-----\n", CA.pem])
 def test_what_is_no_crl(data: bytes) -> None:
     with pytest.raises(Invalid, match="no certificate revocation list"):
-        read_crl(data, [CA.certificate])
+        read_crls(data, [CA.certificate])
 
 
 def test_a_delta_crl_is_not_taken_for_a_whole_one() -> None:
@@ -112,12 +140,12 @@ def test_a_delta_crl_is_not_taken_for_a_whole_one() -> None:
         .sign(CA.key, hashes.SHA256())
     )
     with pytest.raises(Invalid, match="critical"):
-        read_crl(delta.public_bytes(Encoding.PEM), [CA.certificate])
+        read_crls(delta.public_bytes(Encoding.PEM), [CA.certificate])
 
 
 def test_a_stale_crl_warns_a_day_ahead_and_refuses_only_when_told_to() -> None:
     due = now() + dt.timedelta(days=2)
-    crl = read_crl(CA.crl(next_update=due), [CA.certificate])
+    (crl,) = read_crls(CA.crl(next_update=due), [CA.certificate])
     at = due.timestamp()
     assert crl_warnings([crl], NOW) == []
     assert "due for renewal" in crl_warnings([crl], at - 3600)[0]

@@ -64,6 +64,23 @@ def test_admission_is_certificate_deny_list_and_crl_together(setup: Setup) -> No
     assert setup.refusal(leaf) is Reason.DEVICE_REVOKED
 
 
+def test_what_a_revoked_intermediate_issued_is_refused(setup: Setup) -> None:
+    issuing, other = CA.intermediate("Issuing CA"), CA.intermediate("Other issuing CA")
+    bundle = CA.pem + issuing.pem + other.pem
+    (setup.folder / "device-ca.pem").write_bytes(bundle)
+    setup.contexts.reload()
+    leaf = issuing.device()
+    assert setup.refusal(leaf) is None
+    (setup.folder / "crl.pem").write_bytes(issuing.crl() + CA.crl(issuing))
+    with capture_logs() as logs:
+        setup.contexts.reload()
+    assert setup.refusal(leaf) is Reason.IDENTITY
+    assert setup.refusal(other.device()) is None
+    assert setup.refusal(CA.device()) is None
+    (entry,) = [each for each in logs if each["event"] == "device_ca_revoked"]
+    assert entry["ca"] == "CN=Issuing CA"
+
+
 @pytest.mark.parametrize("refuse", [False, True])
 def test_an_overdue_crl_refuses_the_devices_of_a_ca_that_says_so(
     tmp_path: Path, refuse: bool

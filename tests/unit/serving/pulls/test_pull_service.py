@@ -58,17 +58,21 @@ class SignedBefore:
         self.failure: Exception | None = None
         self.referring: tuple[Descriptor, ...] = ()
         self.learned: list[bytes] = []
+        self.meanwhile: Callable[[], None] = lambda: None
+        """Happens while signed referrers are read."""
 
     async def decide(self, fleet: str, request: PullRequest, /) -> Allowed:
         if self.failure is not None:
             raise self.failure
-        found = self.decisions.get((request.role, request.digest))
+        role = Role.MANIFEST if request.role is Role.REFERRERS else request.role
+        found = self.decisions.get((role, request.digest))
         if fleet != "dev" or found is None:
             raise Denied("not signed", reason=Reason.NOT_SIGNED)
         return found
 
     async def referrers(self, fleet: str, request: PullRequest, /) -> tuple[Descriptor, ...]:
-        await self.decide(fleet, replace(request, role=Role.MANIFEST))
+        await self.decide(fleet, request)
+        self.meanwhile()
         return self.referring
 
     async def target(self, fleet: str, path: str, /) -> SignedTarget | None:
@@ -228,6 +232,25 @@ async def test_what_is_no_target_of_ours_is_one_and_the_same_answer(path: str, d
 async def test_a_fleet_that_nobody_delegated_to_has_no_targets() -> None:
     with pytest.raises(NotFound):
         await Bench().pulls.target(a_device("ghosts"), "ghosts/app/v1", Digest.of(MANIFEST))
+
+
+async def test_referrers_of_an_image_withdrawn_while_they_were_read_are_not_listed() -> None:
+    bench = Bench()
+    bench.signed.meanwhile = bench.signed.decisions.clear
+    with pytest.raises(Denied) as caught:
+        await bench.pulls.referrers(a_device(), request(Role.REFERRERS, MANIFEST))
+    assert caught.value.reason is Reason.NOT_SIGNED
+
+
+async def test_a_running_stream_ends_with_its_connection_whatever_else_is_unknown() -> None:
+    bench = Bench(connected=False)
+    bench.signed.failure = Unavailable("expired", reason=Reason.METADATA_EXPIRED)
+    wanted = request(Role.BLOB, LAYER)
+    with pytest.raises(Denied) as caught:
+        await bench.pulls.judge_running(a_device(), wanted)
+    assert caught.value.reason is Reason.HOST_NOT_CONNECTED
+    with pytest.raises(Unavailable):  # a new request learns that first
+        await bench.pulls.judge(a_device(), wanted)
 
 
 async def test_referrers_are_an_index_and_can_be_filtered() -> None:
