@@ -2,13 +2,14 @@
 
 Guarantees: `snapshot` is an attribute read unless something changed since; `report` never blocks: it
 puts the event into a bounded queue, which a task of its own writes to the database in batches; what
-does not fit is dropped and counted. A closure's manifest comes from our store, never from upstream.
-Does not guarantee that a reported event survives a kill.
+does not fit is dropped and counted. While the database cannot be used, what is reported waits. A closure's
+manifest comes from our store, never from upstream. Does not guarantee that a reported event
+survives a kill.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection
 from typing import Protocol
 
 import structlog
@@ -16,7 +17,7 @@ import structlog
 from facade.clock import Clock
 from facade.control.connections.store import ConnectionSnapshot, ConnectionStore
 from facade.control.pulls import PullRecords
-from facade.errors import FacadeError
+from facade.errors import FacadeError, Unavailable
 from facade.oci.digest import Digest
 from facade.oci.host import RegistryHost
 from facade.oci.reference import Repository
@@ -35,6 +36,8 @@ log = structlog.get_logger(__name__)
 
 MAX_EVENTS = 10_000
 FLUSH_SECONDS = 1.0
+MAX_PAUSE_SECONDS = 15.0
+"""Between two tries while the database cannot be used."""
 MAX_BATCH = 1000
 
 
@@ -109,8 +112,9 @@ class InProcessControlPort:
                 self._writer.cancel()
             await asyncio.gather(self._writer, return_exceptions=True)
             self._writer = None
-        while self._events:
-            await self._flush()
+        if not await self._flush_all():
+            self._dropped(self._events)
+            self._events.clear()
 
     def snapshot(self) -> ControlSnapshot:
         now = (self._connections.snapshot(), self._deny_list.revocations())
@@ -147,17 +151,30 @@ class InProcessControlPort:
         self._events.append(event)
 
     async def _write_on(self) -> None:
+        pause = FLUSH_SECONDS
         while True:
-            await self._clock.sleep(FLUSH_SECONDS)
-            while self._events:
-                await self._flush()
+            await self._clock.sleep(pause)
+            pause = FLUSH_SECONDS if await self._flush_all() else min(2 * pause, MAX_PAUSE_SECONDS)
 
-    async def _flush(self) -> None:
-        """Write one batch; one that cannot be written is dropped, so that the next has its turn."""
+    async def _flush_all(self) -> bool:
+        """Write what waits; False: the database cannot be used just now."""
+        while self._events:
+            if not await self._flush():
+                return False
+        return True
+
+    async def _flush(self) -> bool:
+        """Write one batch; False: the database cannot be used just now, and it waits for the next
+        time. One that is refused is dropped, so that the next has its turn.
+        """
         async with self._writing:
             batch = [self._events.popleft() for _ in range(min(MAX_BATCH, len(self._events)))]
             try:
                 await self._write(batch)
+            except Unavailable as error:
+                self._events.extendleft(reversed(batch))  # less what was written before it failed
+                log.warning("reports_delayed", count=len(self._events), error=error.message)
+                return False
             except FacadeError as error:
                 self._dropped(batch)
                 log.warning("reports_dropped", count=len(batch), error=error.message)
@@ -165,14 +182,18 @@ class InProcessControlPort:
                 # A defect of ours with one batch must not end the records of all later pulls.
                 self._dropped(batch)
                 log.exception("reports_dropped", count=len(batch))
+        return True
 
-    async def _write(self, batch: Sequence[Event]) -> None:
+    async def _write(self, batch: list[Event]) -> None:
+        """Write a batch, taking out of it what is written: no row is written twice."""
         pulls = [event for event in batch if isinstance(event, Pulled)]
         failures = [event for event in batch if isinstance(event, IntegrityFailed)]
+        uses = [event for event in batch if isinstance(event, ConnectionUsed)]
         if pulls or failures:
             await self._pulls.add(pulls, failures)
-        await self._connections.used(event for event in batch if isinstance(event, ConnectionUsed))
+            batch[:] = uses
+        await self._connections.used(uses)
 
-    def _dropped(self, batch: Sequence[Event]) -> None:
+    def _dropped(self, batch: Collection[Event]) -> None:
         for _ in batch:
             self._observer.report_dropped()

@@ -70,7 +70,7 @@ class Registry:
         self.referrers_api = referrers_api
         self.absolute_links = False
         self._name = name
-        self._tls = tls
+        self.tls = tls
         self._held: dict[str, Holding] = {}
         self._scripts: list[_Script] = []
         self._server = RawHttpServer(self._handle, tls=tls)
@@ -110,11 +110,11 @@ class Registry:
 
     @property
     def url(self) -> str:
-        return f"{'https' if self._tls else 'http'}://{self.host}"
+        return f"{'https' if self.tls else 'http'}://{self.host}"
 
     def connection(self, provider: str = "anonymous", **settings: object) -> Connection:
         """A connection to it, insecure unless it speaks https."""
-        base = ConnectionSettings(insecure=self._tls is None)
+        base = ConnectionSettings(insecure=self.tls is None)
         return Connection(
             "c1",
             self.host,

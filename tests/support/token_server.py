@@ -140,7 +140,7 @@ class TokenServer:
         self._server = RawHttpServer(self._handle, tls=tls)
 
     async def __aenter__(self) -> Self:
-        await self._server.start()
+        await self.start()
         return self
 
     async def __aexit__(
@@ -149,6 +149,14 @@ class TokenServer:
         error: BaseException | None,
         at: TracebackType | None,
     ) -> None:
+        await self.stop()
+
+    async def start(self, port: int = 0) -> None:
+        """Listen; 0 = on any free port."""
+        await self._server.start(port=port)
+
+    async def stop(self) -> None:
+        """Break all connections; what it issued stays good, and it may start again."""
         await self._server.close()
 
     @property

@@ -8,8 +8,11 @@ caller's verdict decides.
 """
 
 import asyncio
+import contextlib
 import os
 from concurrent.futures import Executor
+
+import structlog
 
 from facade.errors import Integrity, Unavailable
 from facade.serving.blobs.diskread import FileReader, ReadMode, read_fully
@@ -17,6 +20,8 @@ from facade.serving.blobs.layout import Layout, move_durably, write_all, write_s
 from facade.serving.blobs.partials import Partials, lock_partial, unavailable
 from facade.serving.blobs.port import BLOCK_BYTES, BlobKey, Feed
 from facade.serving.blobs.tags import TagKey, TagWriter
+
+log = structlog.get_logger(__name__)
 
 _REPLAY_BYTES = 4 * BLOCK_BYTES
 
@@ -115,7 +120,8 @@ class LocalIngest:
                 (draft, self._layout.tags(digest)), (self._path, self._layout.blob(digest))
             )
         except OSError as error:
-            draft.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # a folder that became read-only keeps it
+                draft.unlink(missing_ok=True)
             raise unavailable(error) from error
         self._published = True
         self._unlock()
@@ -134,8 +140,8 @@ class LocalIngest:
         try:
             if not self._published and not (keep and self.have):
                 self._path.unlink(missing_ok=True)
-        except OSError as error:
-            raise unavailable(error) from error
+        except OSError as error:  # the sweep finds it when the disk lets go of it
+            log.warning("partial_not_removed", error=error.strerror)
         finally:
             self._unlock()
 

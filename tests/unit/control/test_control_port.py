@@ -1,16 +1,17 @@
 """The in-process control port: a cheap snapshot, reports that never block."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from facade.control.catalog.manifests import ClosureManifests
+from facade.control.connections.sealing import KeyRing, Sealer
 from facade.control.connections.store import ConnectionStore
-from facade.control.port import FLUSH_SECONDS, InProcessControlPort
+from facade.control.port import FLUSH_SECONDS, MAX_PAUSE_SECONDS, InProcessControlPort
 from facade.control.pulls import PullRecords
-from facade.errors import NotFound
+from facade.errors import NotFound, Unavailable
 from facade.oci.digest import Digest
 from facade.oci.host import RegistryHost
 from facade.oci.reference import Repository
@@ -150,6 +151,65 @@ async def test_a_database_that_fails_costs_reports_and_nothing_else(
     assert parts.dropped.count == 1
     with pytest.raises(NotFound):
         parts.store.get(HOST)
+
+
+class LockedPulls(PullRecords):
+    """Another process holds the database's lock at the first tries."""
+
+    tries = 2
+
+    async def add(self, events: Sequence[Pulled], failures: Sequence[IntegrityFailed]) -> None:
+        if self.tries:
+            self.tries -= 1
+            raise Unavailable("database is locked")
+        await super().add(events, failures)
+
+
+class LockedConnections(ConnectionStore):
+    """The same."""
+
+    tries = 2
+
+    async def used(self, uses: Iterable[ConnectionUsed]) -> None:
+        if self.tries:
+            self.tries -= 1
+            raise Unavailable("database is locked")
+        await super().used(uses)
+
+
+async def test_while_the_database_is_locked_reports_wait_and_none_is_written_twice(
+    tmp_path: Path,
+) -> None:
+    clock, dropped = FakeClock(), Dropped()
+    async with fresh_database(tmp_path) as database:
+        store = LockedConnections(database, Sealer(KeyRing.generate(), "connections"), clock)
+        await store.load()
+        connection = await connect(store)
+        pulls = LockedPulls(database)
+        port = InProcessControlPort(
+            connections=store,
+            broker=FixedAuthorizer("Bearer x"),
+            manifests=ClosureManifests(database, clock),
+            deny_list=Deny(Revocations()),
+            pulls=pulls,
+            clock=clock,
+            observer=dropped,
+        )
+        port.start()
+        port.report(_pulled(1.0))
+        port.report(ConnectionUsed(connection.id, 1.5, "refused"))
+        for _ in range(4):  # each pause is longer than the one before
+            await clock.wait_for_sleepers()
+            port.report(_pulled(2.0 + clock.monotonic()))
+            await clock.run_for(MAX_PAUSE_SECONDS)
+        await clock.wait_for_sleepers()
+        await port.close()
+        rows, _ = await pulls.list()
+        times = [row.at for row in rows]
+        assert times == sorted(set(times), reverse=True)
+        assert len(times) == 5
+        assert store.get(HOST).last_error == "refused"
+    assert dropped.count == 0
 
 
 class FailsOnce(PullRecords):
