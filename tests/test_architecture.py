@@ -18,6 +18,7 @@ MAX_PORT_METHODS = 5
 GROUND_FLOOR = (
     *("facade.errors", "facade.reasons", "facade.clock", "facade.device", "facade.target"),
     *("facade.secret", "facade.wings", "facade.config", "facade.oci", "facade.upstream"),
+    "facade.link",
 )
 COMPOSERS = ("facade.app", "facade.server", "facade.up", "facade.cli", "facade.demo")
 """What stands above both wings."""
@@ -166,6 +167,12 @@ def only_some_rooms_know_tuf(module: Module) -> Iterator[str]:
         )
 
 
+def only_the_composition_root_knows_the_link(module: Module) -> Iterator[str]:
+    """How the wings' ports are carried is nobody's business but the root's."""
+    if module.within("facade") and not module.within("facade.app", "facade.link"):
+        yield from (name for name in module.imports() if is_within(name, ["facade.link"]))
+
+
 def modules_are_short(module: Module) -> Iterator[str]:
     """Suites of tests may be long tables of cases; their support may not."""
     if module.within("tests") and not module.within("tests.support"):
@@ -302,6 +309,7 @@ RULES: dict[str, Rule] = {
         api_is_the_top_of_its_wing,
         only_some_rooms_do_cryptography,
         only_some_rooms_know_tuf,
+        only_the_composition_root_knows_the_link,
         modules_are_short,
         modules_say_what_they_guarantee,
         time_is_injected,
@@ -362,6 +370,13 @@ BREAKING = [
     (only_some_rooms_do_cryptography, "facade.control.signing.publisher", "import cryptography"),
     (only_some_rooms_know_tuf, "facade.serving.api.x", "from tuf.api.metadata import Root"),
     (only_some_rooms_know_tuf, "facade.control.catalog.x", "import securesystemslib.signer"),
+    (
+        only_the_composition_root_knows_the_link,
+        "facade.serving.x",
+        "from facade.link.calls import Away",
+    ),
+    (only_the_composition_root_knows_the_link, "facade.control.x", "from facade import link"),
+    (the_ground_floor_looks_down_only, "facade.link.x", "import facade.observability.health"),
     (modules_are_short, "facade.x", '"""Doc."""\n' * MAX_LINES),
     (modules_say_what_they_guarantee, "facade.x", "x = 1"),
     (
@@ -401,6 +416,12 @@ KEEPING = [
     (use_cases_are_above_the_domain, "facade.serving.api.x", "import facade.serving.pulls.x"),
     (only_some_rooms_do_cryptography, "facade.control.devices.ca", "import cryptography.x509"),
     (only_some_rooms_know_tuf, "facade.control.signing.draft", "import tuf.api.metadata"),
+    (
+        only_the_composition_root_knows_the_link,
+        "facade.app.x",
+        "from facade.link.unix import served",
+    ),
+    (only_the_composition_root_knows_the_link, "facade.link.x", "import facade.link.strict"),
     (modules_are_short, "facade.x", "x = 1\n" * (MAX_LINES - 1)),
     (modules_are_short, "tests.unit.test_x", "x = 1\n" * MAX_LINES),
     (time_is_injected, "facade.x", "async def f():\n    await asyncio.sleep(0)"),

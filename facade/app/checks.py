@@ -9,6 +9,13 @@ from facade.observability.health import Finding, Severity
 from facade.serving.identity.revocation import Crl, crl_warnings
 from facade.serving.trust.refresher import TrustStatus
 
+CONTROL_DEGRADED_SECONDS = 60.0
+"""credentials.md, "Connections": a control side that is away this long is told of."""
+CONTROL_UNREADY_SECONDS = 900.0
+"""From here on the deny list counts as too old (interface.md, "Metrics port"): a device that was
+revoked meanwhile is still served here, so a balancer must prefer another node. Longer than any
+restart, upgrade or migration of the control side takes; shorter than people take to come and look."""
+
 
 class TlsMaterial(Protocol):
     """What is loaded for the listener (`identity.tls.TlsContexts`)."""
@@ -45,3 +52,22 @@ def crl_check(material: TlsMaterial, now: float) -> tuple[Finding, ...]:
     return tuple(
         Finding(Severity.DEGRADED, warning) for warning in crl_warnings(material.crls(), now)
     )
+
+
+def deny_list_check(silent_seconds: float) -> tuple[Finding, ...]:
+    """Whether the deny list may still be relied on.
+
+    Arguments:
+        silent_seconds: how long ago the control side last said that ours is current.
+    """
+    if silent_seconds < CONTROL_DEGRADED_SECONDS:
+        return ()
+    minutes = int(silent_seconds // 60)
+    if silent_seconds < CONTROL_UNREADY_SECONDS:
+        words = (
+            f"the control side has not been heard for {minutes} min: revocations since then are "
+            "not known here, and nothing new can be had from registries"
+        )
+        return (Finding(Severity.DEGRADED, words),)
+    words = f"deny list too old: the control side has not been heard for {minutes} min"
+    return (Finding(Severity.UNREADY, words),)

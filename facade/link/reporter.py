@@ -1,0 +1,113 @@
+"""A worker's reports on their way to the control side.
+
+Guarantees: `report` never blocks: what does not fit into the queue is dropped and counted; order is
+kept; a batch whose answer was lost is sent again under its number, which the control side counts
+once. Does not guarantee that a reported event survives a kill of either side.
+"""
+
+import asyncio
+import secrets
+from collections import deque
+from contextlib import suppress
+from typing import Protocol
+
+import structlog
+
+from facade.clock import Clock
+from facade.errors import FacadeError
+from facade.link.answers import MAX_REQUEST_BYTES
+from facade.link.calls import Away, Caller
+from facade.link.events_codec import event_out
+from facade.link.strict import dump
+from facade.wings import Event
+
+log = structlog.get_logger(__name__)
+
+MAX_EVENTS = 10_000
+MAX_BATCH = 500
+MAX_EVENT_BYTES = 32 * 1024
+FLUSH_SECONDS = 0.5
+SEND_SECONDS = 15.0
+MAX_PAUSE_SECONDS = 5.0
+LAST_SECONDS = 2.0
+"""For what is left at the end."""
+_ROOM_FOR_THE_REST = 1024
+
+
+class ReportObserver(Protocol):
+    """Counts what was dropped."""
+
+    def report_dropped(self) -> None: ...
+
+
+class Reporter:
+    """Sends in the background while `run` runs."""
+
+    def __init__(self, caller: Caller, clock: Clock, observer: ReportObserver) -> None:
+        self._caller = caller
+        self._clock = clock
+        self._observer = observer
+        self._events: deque[Event] = deque()
+        self._sender = secrets.token_hex(8)
+        self._number = 0
+        self._batch: list[bytes] = []
+
+    def report(self, event: Event) -> None:
+        """Take note."""
+        if len(self._events) >= MAX_EVENTS:
+            self._observer.report_dropped()
+        else:
+            self._events.append(event)
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        pause = FLUSH_SECONDS
+        while True:
+            await self._clock.sleep(pause)
+            try:
+                await self._flush()
+                pause = FLUSH_SECONDS
+            except Away:
+                pause = min(2 * pause, MAX_PAUSE_SECONDS)  # the follower has said it
+
+    async def finish(self) -> None:
+        """Send what is left, if that is quickly done. Not while `run` runs."""
+        with suppress(Away, TimeoutError):
+            async with asyncio.timeout(LAST_SECONDS):
+                await self._flush()
+        for _ in range(len(self._batch) + len(self._events)):
+            self._observer.report_dropped()
+
+    async def _flush(self) -> None:
+        """Send all. Raises Away, keeping the batch."""
+        while self._batch or self._events:
+            if not self._batch:
+                self._batch = self._next()
+                self._number += 1
+            try:
+                await self._caller.call(
+                    "POST", "/report", self._body(), limit=0, seconds=SEND_SECONDS
+                )
+            except Away:
+                raise
+            except FacadeError as error:
+                log.error("reports_dropped", count=len(self._batch), error=error.message)
+                for _ in self._batch:
+                    self._observer.report_dropped()
+            self._batch = []
+
+    def _next(self) -> list[bytes]:
+        batch: list[bytes] = []
+        room = MAX_REQUEST_BYTES - _ROOM_FOR_THE_REST - MAX_EVENT_BYTES
+        while self._events and len(batch) < MAX_BATCH and room >= 0:
+            data = dump(event_out(self._events.popleft()))
+            if len(data) > MAX_EVENT_BYTES:
+                self._observer.report_dropped()
+                continue
+            batch.append(data)
+            room -= len(data) + 1
+        return batch
+
+    def _body(self) -> bytes:
+        head = b'{"sender":"%s","number":%d,"events":[' % (self._sender.encode(), self._number)
+        return head + b",".join(self._batch) + b"]}"
