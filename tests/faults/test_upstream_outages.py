@@ -17,9 +17,7 @@ from tests.support.misbehaviour import (
     Misbehaviour,
     chain,
     drop,
-    garbage,
     rate_limited,
-    slow_head,
     status,
     truncate,
 )
@@ -120,15 +118,12 @@ async def test_a_registry_that_is_not_there(scene: Scene) -> None:
 
 BROKEN: dict[str, tuple[Misbehaviour, str, int, str]] = {
     "hangs up": (drop(), "upstream-unreachable", 504, "broke the connection"),
-    "speaks something else": (garbage(), "upstream-unreachable", 504, "no proper HTTP"),
-    "never answers": (slow_head(60), "upstream-unreachable", 504, "did not answer in time"),
     "fails": (
         status(503, b'{"errors":[{"message":"disk on fire"}]}'),
         "upstream-refused",
         502,
         "on fire",
     ),
-    "refuses": (status(403), "upstream-refused", 502, "403"),
 }
 
 
@@ -225,7 +220,7 @@ async def test_a_429_storm(scene: Scene) -> None:
         assert (got.status, got.reason) == (429, "upstream-rate-limited")
         assert int(got.headers["Retry-After"]) >= 1
     assert await it.refusals("upstream-rate-limited") == before + STORM
-    assert scene.registry.count() - asked <= 5 * STORM, "attempts are bounded"
+    assert scene.registry.count() - asked <= 2 * STORM, "the storm stops here"
     await it.last_error("limits the rate of requests (429)")
     assert await it.ready() == (200, [])
 
@@ -256,11 +251,10 @@ async def test_cached_content_is_served_with_the_upstream_down(scene: Scene) -> 
 
 async def test_cached_content_is_served_while_the_upstream_limits_the_rate(scene: Scene) -> None:
     asked = scene.registry.count()
-    scene.registry.script("*", rate_limited("3600"))
+    scene.registry.script("*", rate_limited("7"))  # longer than it is waited for here
     for _ in range(3):
         await scene.it.pulls(scene.cached)
     assert scene.registry.count() == asked
-    # What the registry said for an hour does not outlast it by more than the next try.
     got = await scene.it.pull(next(scene.fresh))
     assert (got.status, got.reason) == (429, "upstream-rate-limited")
-    assert int(got.headers["Retry-After"]) > 60
+    assert int(got.headers["Retry-After"]) > 5

@@ -16,10 +16,10 @@ from tests.support.misbehaviour import (
     Misbehaviour,
     chain,
     corrupt,
-    drop,
     ignore_range,
     longer_by,
     stall,
+    status,
     trickle,
     truncate,
     without_length,
@@ -103,17 +103,17 @@ async def test_cut_at_every_tenth_by_a_registry_that_knows_no_ranges(scene: Scen
     await asyncio.gather(*map(scene.it.pulls, goods))
 
 
-async def test_a_registry_that_is_cut_off_for_good_is_resumed_by_the_next_pull(
+async def test_a_registry_that_refuses_in_the_middle_is_resumed_by_a_later_pull(
     scene: Scene,
 ) -> None:
     it = scene.it
     [goods] = scene.goods(1)
     half = SIZE // 2
-    scene.break_blob(goods, truncate(half), drop())
+    scene.break_blob(goods, truncate(half), status(403))
     got = await it.pull(goods)
     assert (got.status, got.complete) == (200, False)
     assert goods.payload.startswith(got.body)
-    await it.last_error("broke the connection")
+    await it.last_error("refused")
     it.registry.behave()
     await it.heals(goods)
     assert scene.ranges(goods)[-1] == f"bytes={half}-"
