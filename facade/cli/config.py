@@ -40,8 +40,12 @@ def show_(
             line(session, f"{section}.{name} = {'' if value is None else value}")
 
 
-def reference_(ctx: typer.Context) -> None:
+def reference_(ctx: typer.Context, *, as_json: AsJson = False) -> None:
     """Print every key with its default, unit and meaning, as a TOML file to start from."""
     from facade.config import reference
 
-    session_of(ctx).stdout.write(reference())
+    session = session_of(ctx)
+    if session.as_json:
+        document(session, {"toml": reference()})
+    else:
+        session.stdout.write(reference())

@@ -7,6 +7,7 @@ API, its files are not looked at.
 
 import asyncio
 import os
+import shutil
 import socket
 import stat
 from collections.abc import Callable, Iterator
@@ -19,13 +20,16 @@ import typer
 
 from facade.cli.client import Api
 from facade.cli.config import ConfigFile
-from facade.cli.output import clean, document, line
+from facade.cli.output import clean, document, line, size
 from facade.cli.session import AsJson, Session, State, example, session_of
 from facade.errors import FacadeError
 
 WARN_SECONDS = 30 * 24 * 3600
 """How long before its end a certificate is warned about."""
 CONNECT_SECONDS = 3.0
+WARN_FREE_BYTES = 1024**3
+NEEDED_FREE_BYTES = 32 * 1024**2
+"""Below this, signing, the audit, and revoking a device are about to fail."""
 _CERTIFICATES = ("server.pem", "server-ca.pem", "device-ca.pem")
 _SECRET_FILES = ("api-key", "sealing.key", "server.key", "server-ca.key", "device-ca.key")
 
@@ -47,7 +51,9 @@ def add(app: typer.Typer) -> None:
 def doctor(
     ctx: typer.Context, *, config: ConfigFile = None, state: State = None, as_json: AsJson = False
 ) -> None:
-    """Check configuration, state folder, ports, certificates, metadata, cache, connections."""
+    """Check configuration, state folder, disk, ports, certificates, metadata, database, cache,
+    connections.
+    """
     session = session_of(ctx)
     findings = list(_examine(session, config))
     ok = all(finding.status != "failed" for finding in findings)
@@ -63,6 +69,7 @@ def doctor(
 def _examine(session: Session, config: Path | None) -> Iterator[Finding]:
     yield from _guarded("configuration", lambda: _configuration(session, config))
     yield from _guarded("state folder", lambda: _state_folder(session))
+    yield from _guarded("disk", lambda: _disk(session))
     yield from _guarded("certificates", lambda: _certificates(session))
     yield from _guarded("redis", lambda: _redis(session, config))
     try:
@@ -74,6 +81,7 @@ def _examine(session: Session, config: Path | None) -> Iterator[Finding]:
         return
     yield Finding("operator API", "ok", f"answers at {api.url}")
     yield from _guarded("metadata", lambda: _metadata(api))
+    yield from _guarded("database", lambda: _database(api))
     yield from _guarded("cache", lambda: _cache(api))
     yield from _guarded("connections", lambda: _connections(api))
 
@@ -136,6 +144,30 @@ def _state_folder(session: Session) -> Iterator[Finding]:
         yield Finding("state folder", "failed", f"{folder.root} cannot be written by this user")
     elif not open_files:
         yield Finding("state folder", "ok", f"{folder.root} is private")
+
+
+def _disk(session: Session) -> Iterator[Finding]:
+    """Whether there is room where the database, the keys and the metadata lie."""
+    folder = session.folder.root.absolute()
+    place = next(each for each in (folder, *folder.parents) if each.is_dir())
+    yield room(shutil.disk_usage(place).free, session.folder.root)
+
+
+def room(free: int, folder: Path) -> Finding:
+    """What `free` bytes on the disk of `folder` mean."""
+    left = f"{size(free)} are left at {folder}"
+    if free < NEEDED_FREE_BYTES:
+        words = f"{left}: soon nothing can be signed, revoked or noted; make room"
+        return Finding("disk", "failed", words)
+    if free < WARN_FREE_BYTES:
+        words = f"{left}; make room, or have the cache give some back: facade cache prune"
+        return Finding("disk", "warning", words)
+    return Finding("disk", "ok", left)
+
+
+def _database(api: Api) -> Iterator[Finding]:
+    api.get("/audit", {"limit": 1})
+    yield Finding("database", "ok", "can be read")
 
 
 def _certificates(session: Session) -> Iterator[Finding]:

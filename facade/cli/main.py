@@ -95,14 +95,17 @@ def main(argv: Sequence[str] | None = None, session: Session | None = None) -> i
         session: where to read and write; None = the process's.
     """
     session = session or Session(environ=os.environ, owns_process=True)
+    arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         code = typer.main.get_command(build()).main(
-            args=list(sys.argv[1:] if argv is None else argv),
+            args=arguments,
             prog_name="facade",
             standalone_mode=False,
             obj=session,
         )
     except typer.TyperException as error:
+        # Parsing stopped before it came to every option.
+        session.as_json = session.as_json or "--json" in arguments
         return _usage(session, error)
     except typer.Abort:
         note(session, "facade: stopped; nothing more was done.")
@@ -128,7 +131,10 @@ def _usage(session: Session, error: typer.TyperException) -> int:
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "facade"
     end = "" if message.endswith((".", "?", "!")) else "."
-    note(session, f"facade: {clean(message)}{end} See: {path} --help")
+    sentence = f"{clean(message)}{end} See: {path} --help"
+    if session.as_json:
+        document(session, {"error": sentence})
+    note(session, f"facade: {sentence}")
     return error.exit_code
 
 

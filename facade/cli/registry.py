@@ -170,10 +170,18 @@ def rotate(
     aws_external_id: AwsExternalId = None,
     aws_access_key_id: AwsAccessKeyId = None,
     aws_secret_stdin: AwsSecretStdin = False,
+    insecure: Insecure = False,
+    ca_file: CaFile = None,
+    auth_host: AuthHost = None,
+    proxy: Proxy = None,
     state: State = None,
     as_json: AsJson = False,
 ) -> None:
-    """Replace a connection's credentials; its cached tokens die with the old ones."""
+    """Replace a connection's credentials; its cached tokens die with the old ones.
+
+    Given one of --insecure, --ca-file, --auth-host and --proxy, its settings are replaced too, all
+    of them.
+    """
     session = session_of(ctx)
     credentials = Credentials(
         username,
@@ -185,9 +193,15 @@ def rotate(
         aws_access_key_id,
         aws_secret_stdin,
     )
-    body = credentials.body(session, rotating=True)
+    settings = settings_body(insecure=insecure, ca_file=ca_file, auth_hosts=auth_host, proxy=proxy)
+    if settings and credentials == Credentials.none():
+        body, what = {}, "settings"  # of an anonymous one
+    else:
+        body, what = credentials.body(session, rotating=True), "credentials"
+    if settings:
+        body["settings"] = settings
     answer = session.api().patch(f"/connections/{segment(host)}", body)
-    done(session, answer, f"The credentials of {answer['host']} were replaced.")
+    done(session, answer, f"The {what} of {answer['host']} were replaced.")
 
 
 def remove(
@@ -228,6 +242,8 @@ def tags(
         document(session, answer)
     else:
         table(session, ("TAG",), ((item["name"],) for item in answer["tags"]), empty="No tags.")
+        if session.stdout.isatty() and len(answer["tags"]) > 1:
+            note(session, "Newest-likely first: a best effort, by what the names look like.")
     if answer["hidden"] and not session.as_json:
         note(
             session,

@@ -60,6 +60,11 @@ class Credentials:
     aws_secret_stdin: bool
     anonymous: bool = False
 
+    @classmethod
+    def none(cls) -> "Credentials":
+        """What no option at all says."""
+        return cls(None, False, None, None, None, None, None, False)
+
     def body(self, session: Session, *, rotating: bool = False) -> dict[str, Any]:
         """The fields of the API's request.
 

@@ -123,7 +123,10 @@ class InProcessCachePort:
             cached = await self._content.fetch(connection, repository, digest, size, source)
         except FacadeError as error:
             return WarmResult(digest, 0, cached=False, error=error.message)
-        return WarmResult(digest, size, cached=cached)
+        if not cached:
+            words = "It came whole, but the cache had no room to keep it."
+            return WarmResult(digest, 0, cached=False, error=words)
+        return WarmResult(digest, size, cached=True)
 
     async def verify(self) -> tuple[int, int]:
         """Re-hash everything: (objects checked, objects quarantined)."""

@@ -113,7 +113,7 @@ def _os_words(error: OSError) -> str:
     if isinstance(error, ssl.SSLError):
         if error.reason != "WRONG_VERSION_NUMBER":
             return "the TLS handshake failed"
-        return "it does not speak TLS there (is it a plain http registry? then use --insecure)"
+        return "it does not speak TLS there (is it a plain http registry? then connect it with --insecure)"
     if error.errno is not None and error.errno > 0:  # asyncio's own words name addresses only
         return os.strerror(error.errno).lower()
     return (error.strerror or "it breaks connections off").lower()

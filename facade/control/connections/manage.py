@@ -136,6 +136,9 @@ class Connections:
     ) -> StoredConnection:
         """Replace the credentials (whole; the user name stays if none is given) or settings.
 
+        Settings that would show a stored secret to somebody new are taken together with the
+        secret alone: who may change a connection may not so get to read what another typed.
+
         Raises NotFound, Invalid, Upstream as `add`.
         """
         stored = self._store.get(host)
@@ -149,6 +152,8 @@ class Connections:
             prepared = self._providers.get(provider).prepare(offered)
         if settings is not None:
             settings = check_settings(settings)
+            if offered is None and stored.sealed is not None:
+                _check_same_audience(stored.connection.settings, settings, host)
             await self._check_address(host, settings)
         return await self._store.change(host, prepared=prepared, settings=settings)
 
@@ -229,6 +234,22 @@ def check_settings(settings: ConnectionSettings) -> ConnectionSettings:
     if settings.proxy is not None:
         _check_proxy(settings.proxy)
     return replace(settings, auth_hosts=hosts)
+
+
+def _check_same_audience(
+    old: ConnectionSettings, new: ConnectionSettings, host: RegistryHost
+) -> None:
+    """That a secret given under `old` meets nobody new under `new`. Raises Invalid."""
+    if (
+        (new.insecure and not old.insecure)
+        or (new.proxy is not None and new.proxy != old.proxy)
+        or (new.ca_pem is not None and new.ca_pem != old.ca_pem)
+        or not set(new.auth_hosts) <= set(old.auth_hosts)
+    ):
+        raise Invalid(
+            f"With these settings the secret of {host} could reach somebody for whom it was not "
+            "given. Send it again along with them: facade registry rotate"
+        )
 
 
 def _check_ca(pem: str) -> None:

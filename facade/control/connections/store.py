@@ -131,7 +131,7 @@ class ConnectionStore:
         async with self._lock:
             if host in self._stored:
                 raise Conflict(
-                    f"{host} is connected already. To change its credentials: facade registry "
+                    f"{host} is connected already. To change its credentials or settings: facade registry "
                     f"rotate {host}"
                 )
             now = self._clock.time()

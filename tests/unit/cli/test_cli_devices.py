@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from facade.cli.doctor import room
 from facade.reasons import Reason
 from facade.wings import Pulled
 from tests.support.operator_server import CommandLine
@@ -201,9 +202,19 @@ def test_doctor_says_what_is_wrong_and_goes_on(
     failed = {check["check"] for check in checks if check["status"] == "failed"}
     assert ran.code == (1 if broken else 0)
     assert failed == ({"state folder", "certificates", "metadata"} if broken else set())
-    assert {"configuration", "operator API", "cache", "connections"} <= {
+    assert {"configuration", "operator API", "disk", "database", "cache", "connections"} <= {
         check["check"] for check in checks
     }
+
+
+@pytest.mark.parametrize(
+    ("free", "status"),
+    [(0, "failed"), (31 * 1024**2, "failed"), (1023 * 1024**2, "warning"), (1024**3, "ok")],
+)
+def test_doctor_looks_at_the_room_on_the_disk(free: int, status: str, tmp_path: Path) -> None:
+    found = room(free, tmp_path)
+    assert (found.check, found.status) == ("disk", status)
+    assert str(tmp_path) in found.message
 
 
 def test_doctor_without_a_server_looks_at_the_ports(alone: CommandLine) -> None:

@@ -31,6 +31,23 @@ def test_no_server_is_one_line_that_names_the_url_and_facade_up(tmp_path: Path) 
     assert json.loads(ran.stdout) == {"error": ran.stderr.removeprefix("facade: ").strip()}
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("registry", "add", "ghcr.io", "--json"),
+        ("artifact", "import", "ghcr.io/org/app:v1", "--json"),
+        ("apikey", "create", "--json"),
+        ("runtime-config", "rkt", "--json"),
+        ("pulls", "--nonsense", "--json"),
+    ],
+)
+def test_a_usage_error_is_one_document_too(alone: CommandLine, arguments: tuple[str, ...]) -> None:
+    ran = alone(*arguments)
+    assert ran.code == 2
+    assert f"facade: {json.loads(ran.stdout)['error']}\n" == ran.stderr
+    assert alone(*arguments[:-1]).stdout == ""
+
+
 def test_no_key_says_where_one_was_looked_for(alone: CommandLine) -> None:
     ran = alone("registry", "list")
     assert ran.code == 1

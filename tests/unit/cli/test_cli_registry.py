@@ -194,6 +194,18 @@ def test_rotating_and_removing(facade: CommandLine, fakes: Fakes) -> None:
     assert gone.stderr == "facade: ghcr.io is not connected.\n"
 
 
+def test_rotating_can_replace_the_settings_too(facade: CommandLine, fakes: Fakes) -> None:
+    facade(*ADD, stdin="old")
+    ran = facade(
+        "registry", "rotate", "ghcr.io", "--password-stdin", "--insecure", "--json", stdin="new"
+    )
+    assert json.loads(ran.stdout)["settings"]["insecure"] is True
+    assert len(fakes.connections.offered) == 2
+    facade("registry", "add", "quay.io", "--anonymous")
+    ran = facade("registry", "rotate", "quay.io", "--auth-host", "auth.example")
+    assert (ran.code, ran.stdout) == (0, "The settings of quay.io were replaced.\n")
+
+
 def test_tags_say_when_they_were_clipped(facade: CommandLine, fakes: Fakes) -> None:
     fakes.browse.found = FoundTags(("v2", "v1"), clipped=True, pages=9)
     ran = facade("registry", "tags", "docker.io/alpine", "--match", "v*", "--all")
@@ -201,6 +213,13 @@ def test_tags_say_when_they_were_clipped(facade: CommandLine, fakes: Fakes) -> N
     assert ran.stdout == "v2\nv1\n"
     assert "clipped after 2 tags in 9 pages, at v2 " in ran.stderr
     assert fakes.browse.asked == [("docker.io", "library/alpine", True, "v*")]
+
+
+def test_the_order_of_tags_is_labelled_a_best_effort(facade: CommandLine, fakes: Fakes) -> None:
+    fakes.browse.found = FoundTags(("v2", "v1"))
+    shown = CommandLine(facade.environ, terminal=True)("registry", "tags", "ghcr.io/org/app")
+    assert "Newest-likely first: a best effort" in shown.stderr
+    assert facade("registry", "tags", "ghcr.io/org/app").stderr == ""
 
 
 @pytest.mark.parametrize("text", ["alpine", "docker.io", "docker.io/", "/x", "docker.io/UPPER"])

@@ -24,6 +24,7 @@ DIGEST = Digest.of(b"x")
 class _Content:
     def __init__(self, error: Upstream | None = None) -> None:
         self.error = error
+        self.full = False
 
     async def fetch(
         self,
@@ -35,7 +36,7 @@ class _Content:
     ) -> bool:
         if self.error is not None:
             raise self.error
-        return True
+        return not self.full
 
     async def holds(self, connection: Connection, repository: Repository, digest: Digest) -> bool:
         return digest == DIGEST
@@ -123,6 +124,17 @@ async def test_warming_tells_a_failure_instead_of_raising() -> None:
     error = Upstream("the registry is away", reason=Reason.UPSTREAM_UNREACHABLE)
     warmed = await _port(_done, FakeClock(), error).warm(CONNECTION, REPOSITORY, DIGEST, 7)
     assert (warmed.cached, warmed.error) == (False, "the registry is away")
+
+
+async def test_warming_a_full_cache_is_no_success() -> None:
+    content = _Content()
+    content.full = True
+    port = InProcessCachePort(
+        content=content, sources=_Sources(), keeper=_Keeper(), refresh=_done, clock=FakeClock()
+    )
+    warmed = await port.warm(CONNECTION, REPOSITORY, DIGEST, 7)
+    assert (warmed.cached, warmed.bytes) == (False, 0)
+    assert "no room" in str(warmed.error)
 
 
 async def test_the_keeper_answers_for_the_store() -> None:

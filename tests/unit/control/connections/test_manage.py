@@ -91,7 +91,9 @@ async def test_connected_listed_changed_and_removed(parts: Parts) -> None:
     )
     assert (changed.username, changed.connection.revision) == ("robot", 2)
     changed = await parts.connections.change(
-        HOST, offered=None, settings=ConnectionSettings(insecure=True)
+        HOST,
+        offered=Offered(HOST, secret=Secret("new")),
+        settings=ConnectionSettings(insecure=True),
     )
     assert changed.connection.settings.insecure
     await parts.connections.remove(HOST)
@@ -223,9 +225,42 @@ async def test_notes_warn_of_plain_http_and_of_basic(parts: Parts) -> None:
     parts.broker.found = "basic"
     assert "password itself" in str(parts.connections.note(stored))
     stored = await parts.connections.change(
-        HOST, offered=None, settings=ConnectionSettings(insecure=True)
+        HOST, offered=OFFERED, settings=ConnectionSettings(insecure=True)
     )
     assert "Plain http" in str(parts.connections.note(stored))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ConnectionSettings(insecure=True),
+        ConnectionSettings(proxy="http://reader.example:3128"),
+        ConnectionSettings(auth_hosts=("reader.example",)),
+        ConnectionSettings(ca_pem=Authority.root("Reader").pem.decode()),
+    ],
+    ids=["plain http", "proxy", "auth host", "ca"],
+)
+async def test_reading_anothers_secret_by_sending_it_elsewhere(
+    parts: Parts, settings: ConnectionSettings
+) -> None:
+    """Whoever may change a connection could otherwise lead what is sealed to a server of theirs."""
+    await parts.add()
+    with pytest.raises(Invalid, match="Send it again"):
+        await parts.connections.change(HOST, offered=None, settings=settings)
+    assert parts.connections.get(HOST).connection.settings == ConnectionSettings()
+    await parts.connections.change(HOST, offered=OFFERED, settings=settings)
+    # What narrows the audience, or leaves it as it is, needs no secret.
+    for less in (settings, ConnectionSettings()):
+        changed = await parts.connections.change(HOST, offered=None, settings=less)
+        assert changed.connection.settings == less
+
+
+async def test_settings_of_an_anonymous_connection_change_freely(parts: Parts) -> None:
+    offered = Offered(HOST)
+    await parts.connections.add("anonymous", offered, ConnectionSettings(), actor="ann")
+    settings = ConnectionSettings(auth_hosts=("auth.example",))
+    changed = await parts.connections.change(HOST, offered=None, settings=settings)
+    assert changed.connection.settings == settings
 
 
 async def test_nothing_to_change(parts: Parts) -> None:
