@@ -15,6 +15,7 @@ import aiohttp
 from facade.clock import Clock
 from facade.errors import Upstream
 from facade.reasons import Reason
+from facade.upstream.gulps import Gulps
 from facade.upstream.redirects import place
 from facade.upstream.retry import Timeouts
 
@@ -86,6 +87,7 @@ class BlobBody:
 
     __slots__ = (
         "_clock",
+        "_gulps",
         "_response",
         "_timeouts",
         "_waiting",
@@ -111,6 +113,7 @@ class BlobBody:
         self._timeouts = timeouts
         self._waiting = False
         self._watcher: asyncio.Task[None] | None = None
+        self._gulps = Gulps(response)
         self.offset = offset
         self.total = total
         self.etag = etag
@@ -122,7 +125,7 @@ class BlobBody:
         Raises Upstream (UPSTREAM_UNREACHABLE) when the transfer breaks off or stalls.
         """
         self._watcher = asyncio.create_task(self._watch())
-        read = self._response.content.readany
+        read, took = self._response.content.readany, self._gulps.took
         try:
             while True:
                 self._waiting = True
@@ -131,6 +134,7 @@ class BlobBody:
                 if not chunk:
                     return
                 self.received += len(chunk)
+                took(self.received)
                 yield chunk
         except (aiohttp.ClientError, OSError) as error:
             stalled = isinstance(error, _Stalled)
@@ -138,11 +142,13 @@ class BlobBody:
             raise _broke_off(self._response, what) from error
         finally:
             self._watcher.cancel()
+            self._gulps.end()
 
     def close(self) -> None:
         """Drop the transfer, or give its connection back when it was read to the end."""
         if self._watcher is not None:
             self._watcher.cancel()
+        self._gulps.end()
         self._response.close()
 
     async def _watch(self) -> None:

@@ -2,13 +2,15 @@
 
 Guarantees: views are in order, gapless and at most a block long; of a transfer, the last
 `TransferLimits.held` bytes of every answer, a Range's too, wait for the verdict (pull-path.md,
-"The end waits for the verdict"). A stream reuses one buffer of its own, never another's.
+"The end waits for the verdict"). A stream that keeps up is given what is still in memory; one that
+lags reads the file into one buffer of its own, every block checked.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from facade.errors import FacadeError, Integrity, Unavailable
 from facade.reasons import Reason
+from facade.serving.blobs.gather import Batch
 from facade.serving.blobs.port import BLOCK_BYTES, BlobReader, Outcome
 from facade.serving.blobs.transfer import Transfer
 
@@ -83,7 +85,7 @@ class TransferStream:
     async def chunks(self, start: int = 0, stop: int | None = None) -> AsyncIterator[memoryview]:
         end = self.size if stop is None else stop
         free = end - self._transfer.limits.held(end - start)
-        buffer = memoryview(bytearray(min(BLOCK_BYTES, end - start)))
+        buffer: memoryview | None = None
         self._start = start
         self._move(start)
         while True:
@@ -91,6 +93,16 @@ class TransferStream:
             settled = self._transfer.settled
             limit = end if settled else min(free, self._transfer.received)
             if self.position < limit:
+                batch = self._transfer.recent(self.position)
+                if batch is not None:
+                    batch.readers += 1
+                    try:
+                        yield self._take(batch, limit)
+                    finally:
+                        batch.readers -= 1
+                    continue
+                if buffer is None:
+                    buffer = memoryview(bytearray(min(BLOCK_BYTES, end - start)))
                 view = await self._read(buffer, limit)
                 if view is not None:
                     yield view
@@ -134,6 +146,14 @@ class TransferStream:
     def _move(self, position: int) -> None:
         self.position = position
         self._transfer.reader_moved()
+
+    def _take(self, batch: Batch, limit: int) -> memoryview:
+        """The next view, out of memory: hashed and written a moment ago, and nobody's but ours."""
+        stop = min(limit, batch.end, self.position + BLOCK_BYTES)
+        view = batch.view(self.position, stop)
+        self._sent = True
+        self._move(stop)
+        return view
 
     async def _read(self, buffer: memoryview, limit: int) -> memoryview | None:
         """The next view, or None when the bytes became void while they were read."""

@@ -15,7 +15,7 @@ import structlog
 from facade.errors import FacadeError, Integrity, Unavailable
 from facade.reasons import Reason
 from facade.serving.blobs.audience import Audience, Reader
-from facade.serving.blobs.gather import Gatherer
+from facade.serving.blobs.gather import Batch, Gatherer
 from facade.serving.blobs.limits import TransferPorts
 from facade.serving.blobs.lockstep import Lockstep
 from facade.serving.blobs.port import BlobKey, BlobSource, Ingest
@@ -65,7 +65,7 @@ class Transfer:
         self._ended = ended
         self._source = source
         self._verifier = StreamVerifier(key.digest, size)
-        self._gatherer = Gatherer(self, ports.executor)
+        self._gatherer = Gatherer(self, ports.executor, size)
         self._ingest: Ingest | None = None
         self._audience = Audience(
             clock=ports.clock,
@@ -96,6 +96,10 @@ class Transfer:
     def joinable(self) -> bool:
         """Whether a new reader can still have all bytes from here."""
         return not self.ending and (self.lockstep is None or self.lockstep.holds_start)
+
+    def recent(self, offset: int) -> Batch | None:
+        """What came a moment ago, if it has the byte at `offset`: see `Gatherer.recent`."""
+        return self._gatherer.recent(offset)
 
     async def read(self, into: memoryview, offset: int) -> int:
         """Copy received bytes from `offset`; returns how many, at least one.

@@ -1,6 +1,7 @@
-"""Chunks of any size become few pieces of work, in order, two buffers at most."""
+"""Chunks of any size become few pieces of work, in order; what was worked on last stays readable."""
 
 import asyncio
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -23,8 +24,11 @@ class Collecting:
         self.fail: Exception | None = None
         self.trouble: Unavailable | None = None
         self.troubles: list[Unavailable | None] = []
+        self.may_work = threading.Event()
+        self.may_work.set()
 
     def work(self, data: memoryview) -> Unavailable | None:
+        self.may_work.wait(10)
         if self.fail is not None:
             raise self.fail
         self.worked += data
@@ -143,10 +147,83 @@ async def test_discarded_bytes_are_never_worked_on(executor: ThreadPoolExecutor)
 async def test_settling_is_not_cut_short_by_cancellation(executor: ThreadPoolExecutor) -> None:
     sink = Collecting()
     gatherer = Gatherer(sink, executor)
+    sink.may_work.clear()
     await gatherer.add(bytes(BATCH_BYTES))
     task = asyncio.create_task(gatherer.settle())
     await asyncio.sleep(0)
     task.cancel()
+    await asyncio.sleep(0)
+    assert not task.done()
+    sink.may_work.set()
     with pytest.raises(asyncio.CancelledError):
         await task
     assert sink.landed_sizes == [BATCH_BYTES]
+
+
+async def test_what_was_worked_on_last_is_readable(executor: ThreadPoolExecutor) -> None:
+    content = make_content(2 * BATCH_BYTES + 10)
+    gatherer = Gatherer(Collecting(), executor)
+    await gatherer.add(content)
+    await gatherer.drain()
+    for offset in (BATCH_BYTES, 2 * BATCH_BYTES - 1, len(content) - 1):
+        batch = gatherer.recent(offset)
+        assert batch is not None
+        assert batch.view(offset, batch.end) == content[offset : batch.end]
+    assert gatherer.recent(len(content)) is None
+
+
+async def test_what_is_not_worked_on_yet_is_nobodys(executor: ThreadPoolExecutor) -> None:
+    sink = Collecting()
+    sink.may_work.clear()
+    gatherer = Gatherer(sink, executor)
+    await gatherer.add(bytes(BATCH_BYTES + 1))
+    assert gatherer.recent(0) is None
+    assert gatherer.recent(BATCH_BYTES) is None
+    sink.may_work.set()
+    await gatherer.drain()
+
+
+async def test_a_batch_that_is_read_is_not_filled_again(executor: ThreadPoolExecutor) -> None:
+    content = make_content(9 * BATCH_BYTES)
+    gatherer = Gatherer(Collecting(), executor)
+    await gatherer.add(content[:BATCH_BYTES])
+    await gatherer.drain()
+    batch = gatherer.recent(0)
+    assert batch is not None
+    batch.readers += 1
+    view = batch.view(0, BATCH_BYTES)
+    await gatherer.add(content[BATCH_BYTES:])
+    await gatherer.drain()
+    assert view == content[:BATCH_BYTES]
+    assert gatherer.recent(0) is None
+
+
+async def test_a_new_beginning_leaves_nothing_to_read(executor: ThreadPoolExecutor) -> None:
+    gatherer = Gatherer(Collecting(), executor)
+    await gatherer.add(b"x")
+    await gatherer.drain()
+    gatherer.discard()
+    gatherer.begin(0)
+    assert gatherer.recent(0) is None
+
+
+@pytest.mark.parametrize(
+    ("size", "begin"),
+    [
+        (size, begin)
+        for size in (1, 1000, BLOCK_BYTES, BLOCK_BYTES + 1, BATCH_BYTES + 1)
+        for begin in (0, 1, 999)
+        if begin < size
+    ],
+)
+async def test_a_small_blob_is_gathered_whole(
+    executor: ThreadPoolExecutor, size: int, begin: int
+) -> None:
+    content = make_content(size)
+    sink = Collecting()
+    gatherer = Gatherer(sink, executor, size)
+    gatherer.begin(begin)
+    await gatherer.add(content[begin:])
+    await gatherer.drain()
+    assert sink.worked == content[begin:]
+    assert gatherer.end == size
