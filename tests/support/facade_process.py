@@ -14,7 +14,7 @@ import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 READY_SECONDS = 40.0
 STOP_SECONDS = 20.0
@@ -70,19 +70,20 @@ class FacadeProcess:
         prefix: a command that `facade up` is given to, to be executed in its place.
     """
 
+    DEFAULTS: ClassVar[Mapping[str, str]] = {
+        "FACADE_DEVICE__LISTEN": "127.0.0.1:0",
+        "FACADE_OPERATOR__LISTEN": "127.0.0.1:0",
+        "FACADE_METRICS__LISTEN": "127.0.0.1:0",
+        "FACADE_UPSTREAM__ALLOW_CIDRS": '["127.0.0.0/8", "::1/128"]',
+        "FACADE_LOG__FORMAT": "json",
+    }
+
     def __init__(
         self, state: Path, *, env: Mapping[str, str] | None = None, prefix: Sequence[str] = ()
     ) -> None:
         self.state = state
         self._prefix = prefix
-        self._env = {
-            "FACADE_DEVICE__LISTEN": "127.0.0.1:0",
-            "FACADE_OPERATOR__LISTEN": "127.0.0.1:0",
-            "FACADE_METRICS__LISTEN": "127.0.0.1:0",
-            "FACADE_UPSTREAM__ALLOW_CIDRS": '["127.0.0.0/8", "::1/128"]',
-            "FACADE_LOG__FORMAT": "json",
-            **(env or {}),
-        }
+        self._env = {**self.DEFAULTS, **(env or {})}
         self._process: asyncio.subprocess.Process | None = None
         self._tail: asyncio.Task[None] | None = None
         self._log = bytearray()

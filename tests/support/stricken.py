@@ -194,13 +194,7 @@ class Stricken:
 
     async def shown(self) -> dict[str, Any]:
         """What `registry show` shows."""
-        key = (self.facade.state / "api-key").read_text().strip()
-        async with (
-            aiohttp.ClientSession(headers={"Authorization": f"Bearer {key}"}) as session,
-            session.get(f"{self.facade.operator}/api/v1/connections/{self.host}") as answer,
-        ):
-            shown: dict[str, Any] = await answer.json()
-            return shown
+        return await self._api(f"connections/{self.host}")
 
     async def last_error(self, words: str) -> None:
         """Return when `registry show` has an error with these words ("": when it has none)."""
@@ -226,8 +220,17 @@ class Stricken:
     async def settled(self) -> None:
         """Return when no transfer is under way: what was pulled is in the cache."""
         async with asyncio.timeout(PATIENCE_SECONDS):
-            while await self.metric("facade_transfers_in_flight"):  # noqa: ASYNC110
+            while (await self._api("cache"))["in_flight"]:  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
+
+    async def _api(self, path: str) -> dict[str, Any]:
+        key = (self.facade.state / "api-key").read_text().strip()
+        async with (
+            aiohttp.ClientSession(headers={"Authorization": f"Bearer {key}"}) as session,
+            session.get(f"{self.facade.operator}/api/v1/{path}") as answer,
+        ):
+            body: dict[str, Any] = await answer.json()
+            return body
 
 
 def _says(error: str | None, words: str) -> bool:
