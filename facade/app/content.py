@@ -25,6 +25,7 @@ from facade.serving.blobs.limits import TransferLimits
 from facade.serving.blobs.local import LocalStore
 from facade.serving.blobs.possession import PossessionIndex
 from facade.serving.blobs.scrub import Scrubber
+from facade.serving.blobs.threads import run_to_end
 from facade.serving.pulls.reports import BlobEvents
 
 BLOB_THREADS = 16
@@ -90,7 +91,7 @@ async def open_content(
         bounds=bounds,
         observer=events,
         wanted=lambda: content.wanted(),  # noqa: PLW0108 - it is set later
-        partials=lambda: store.partials.bytes,
+        partials=lambda: run_to_end(executor, store.partials.count),
     )
     scrubber = Scrubber(
         store=store, register=index, clock=clock, executor=executor, spoiled=spoiled
@@ -118,6 +119,7 @@ async def open_content(
         ),
         observer=events,
         grown=keeper.grown,
+        tails=store,
     )
     stack.push_async_callback(blobs.close)
     content = Content(blobs, keeper, held, bounds.max_bytes, await asyncio.to_thread(_free, folder))

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from facade.errors import Integrity, Unavailable
 from facade.oci.digest import Digest
-from facade.serving.blobs.port import BLOCK_BYTES, BlobKey, Feed
+from facade.serving.blobs.port import BLOCK_BYTES, BlobKey, Busy, Feed
 
 
 @dataclass
@@ -46,13 +46,13 @@ class MemoryStore:
     async def ingest(self, key: BlobKey, size: int, feed: Feed) -> "MemoryIngest":
         await asyncio.sleep(0)
         if key in self.locked:
-            raise Unavailable("Another writes it.")
+            raise Busy("Another writes it.")
         data = self.partials.setdefault(key, bytearray())
         if len(data) > size:
             data.clear()
         feed(memoryview(bytes(data)))
         self.locked.add(key)
-        return MemoryIngest(self, key, data)
+        return MemoryIngest(self, key, data, superseded=key.digest in self.kept)
 
     async def quarantine(self, digest: Digest) -> None:
         stored = self.kept.pop(digest, None)
@@ -105,7 +105,10 @@ class MemoryReader:
 class MemoryIngest:
     """Implements `Ingest`."""
 
-    def __init__(self, store: MemoryStore, key: BlobKey, data: bytearray) -> None:
+    def __init__(
+        self, store: MemoryStore, key: BlobKey, data: bytearray, *, superseded: bool
+    ) -> None:
+        self.superseded = superseded
         self._store = store
         self._key = key
         self._data = data

@@ -138,6 +138,7 @@ async def open_cache(
             executor=executor,
             limits=limits,
             observer=observer,
+            tails=local if store is None else None,
         )
         try:
             yield Bench(cache, used, index, clock, observer)

@@ -30,7 +30,8 @@ from facade.serving.blobs.port import (
     Ingest,
     Possession,
 )
-from facade.serving.blobs.streams import StoredStream
+from facade.serving.blobs.sharing import Tails
+from facade.serving.blobs.streams import StoredStream, TransferStream
 from facade.serving.blobs.threads import run_to_end
 from facade.upstream.connection import Connection
 
@@ -45,6 +46,7 @@ class BlobCache:
         clock, executor, limits: for transfers; the executor's threads hash and write.
         observer: told how requests were met, of transfers, and of bytes that did not match.
         grown: told when an object came into the store, so that room can be made.
+        tails: where the transfers of other processes on the same store are found, if there are any.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class BlobCache:
         limits: TransferLimits | None = None,
         observer: BlobObserver | None = None,
         grown: Callable[[], None] | None = None,
+        tails: Tails | None = None,
     ) -> None:
         self._store = store
         self._possession = possession
@@ -66,6 +69,8 @@ class BlobCache:
         self._confirming: dict[tuple[BlobKey, int], asyncio.Task[bool]] = {}
         self.flights = Flights(
             store=store,
+            tails=tails,
+            possession=possession,
             clock=clock,
             executor=executor,
             observer=self._observer,
@@ -91,11 +96,11 @@ class BlobCache:
         """
         key = BlobKey(connection.id, connection.host, repository, digest)
         host = str(connection.host)
-        reader = await self._hit(key, size, source)
+        reader, seen = await self._hit(key, size, source)
         if reader is not None:
             self._observer.hit(host)
             return StoredStream(reader, lambda error: self._quarantine(key, error))
-        stream = await self.flights.stream(key, size, source)
+        stream = await self._stream(key, size, source, seen=seen)
         if stream.outcome == "join":
             self._observer.joined(host)
         else:
@@ -159,9 +164,9 @@ class BlobCache:
         Raises like `get` and like the stream.
         """
         key = BlobKey(connection.id, connection.host, repository, digest)
-        reader = await self._hit(key, size, source)
+        reader, seen = await self._hit(key, size, source)
         if reader is None:
-            stream = await self.flights.stream(key, size, source)
+            stream = await self._stream(key, size, source, seen=seen)
             try:
                 await stream.finished()
             finally:
@@ -191,13 +196,29 @@ class BlobCache:
         for task in list(self._confirming.values()):
             task.cancel()
 
-    async def _hit(self, key: BlobKey, size: int, source: BlobSource) -> BlobReader | None:
-        """The stored object, open, if this repository may have it."""
-        if self.flights.is_running(key, size):
-            return None
+    async def _stream(
+        self, key: BlobKey, size: int, source: BlobSource, *, seen: bool
+    ) -> TransferStream:
+        """Join or start; an object that was not `seen` is looked for again before it is fetched."""
+
+        async def stored() -> BlobReader | None:
+            return (await self._hit(key, size, source, running=True))[0]
+
+        return await self.flights.stream(key, size, source, None if seen else stored)
+
+    async def _hit(
+        self, key: BlobKey, size: int, source: BlobSource, *, running: bool = False
+    ) -> tuple[BlobReader | None, bool]:
+        """The stored object, open, if this repository may have it; and whether there is one.
+
+        Arguments:
+            running: do not prefer a transfer that is under way: it is the one that asks.
+        """
+        if not running and self.flights.is_running(key, size):
+            return None, False
         reader = await self._store.open(key.digest)
         if reader is None:
-            return None
+            return None, False
         try:
             allowed = await self._may_have(key, size, reader.origin, source)
             # Only after that: who may not have it is not told its size either.
@@ -208,9 +229,9 @@ class BlobCache:
             raise
         if not allowed:
             reader.close()
-            return None
+            return None, True
         self._possession.touch(key.digest)
-        return reader
+        return reader, True
 
     async def _may_have(self, key: BlobKey, size: int, origin: str, source: BlobSource) -> bool:
         try:

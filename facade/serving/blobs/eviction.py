@@ -6,7 +6,7 @@ by the scrubber.
 """
 
 import os
-from collections.abc import Callable, Container
+from collections.abc import Awaitable, Callable, Container
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -95,7 +95,7 @@ class Evictor:
         bounds: Bounds,
         observer: EvictionObserver,
         wanted: Callable[[], Container[Digest]] = frozenset,
-        partials: Callable[[], int] = lambda: 0,
+        partials: Callable[[], Awaitable[int]],
     ) -> None:
         self._store = store
         self._order = order
@@ -107,14 +107,14 @@ class Evictor:
     async def evict_if_full(self) -> tuple[int, int]:
         """Evict when above the high watermark: (objects, bytes) removed. Raises Unavailable."""
         _, held = await self._order.totals()
-        full = held + self._partials() > self._bounds.start
+        full = held + await self._partials() > self._bounds.start
         return await self.evict() if full else (0, 0)
 
     async def evict(self) -> tuple[int, int]:
         """Evict down to the low watermark: (objects, bytes) removed. Raises Unavailable."""
         await self._order.flush()
         _, held = await self._order.totals()
-        too_much = held + self._partials() - self._bounds.stop
+        too_much = held + await self._partials() - self._bounds.stop
         wanted = self._wanted()
         objects = removed = 0
         for wanted_ones in (False, True):

@@ -2,8 +2,8 @@
 
 Guarantees: a request that comes while the same content is under way joins it; one that comes
 after a mismatch is told so for a while without another fetch; a descriptor with a wrong size
-spoils only requests with that size. Across processes only the lock on the partial holds: a
-second process fetches too, without keeping. Does not know what is in the store.
+spoils only requests with that size. What another process has under way is followed, not fetched
+(`claim`). Does not know what is in the store.
 """
 
 import asyncio
@@ -14,9 +14,11 @@ import structlog
 
 from facade.clock import Clock
 from facade.errors import Integrity
+from facade.serving.blobs.claim import Stored
 from facade.serving.blobs.limits import Published, TransferLimits, TransferPorts
 from facade.serving.blobs.observer import TransferObserver
-from facade.serving.blobs.port import BlobKey, BlobSource, BlobStore
+from facade.serving.blobs.port import BlobKey, BlobSource, BlobStore, Possession
+from facade.serving.blobs.sharing import Tails
 from facade.serving.blobs.streams import TransferStream
 from facade.serving.blobs.transfer import Transfer
 
@@ -30,7 +32,8 @@ class Flights:
     """All transfers of this process.
 
     Arguments:
-        store: where they are kept.
+        store, tails: where they are kept, and those of other processes found.
+        possession: told what another process proved.
         clock: for pauses and backoff.
         executor: threads for hashing and writing.
         observer: told of transfers and failed verdicts.
@@ -42,6 +45,8 @@ class Flights:
         self,
         *,
         store: BlobStore,
+        tails: Tails | None,
+        possession: Possession,
         clock: Clock,
         executor: Executor,
         observer: TransferObserver,
@@ -51,7 +56,9 @@ class Flights:
         self._clock = clock
         self._observer = observer
         self._limits = limits or TransferLimits()
-        self._ports = TransferPorts(store, clock, executor, observer, self._limits, published)
+        self._ports = TransferPorts(
+            store, possession, tails, clock, executor, observer, self._limits, published
+        )
         self._running: dict[tuple[BlobKey, int], Transfer] = {}
         self._tasks: dict[asyncio.Task[None], Transfer] = {}
         self._spoiled: OrderedDict[tuple[BlobKey, int], float] = OrderedDict()
@@ -65,8 +72,13 @@ class Flights:
         transfer = self._running.get((key, size))
         return transfer is not None and transfer.joinable
 
-    async def stream(self, key: BlobKey, size: int, source: BlobSource) -> TransferStream:
+    async def stream(
+        self, key: BlobKey, size: int, source: BlobSource, stored: Stored | None = None
+    ) -> TransferStream:
         """Join the transfer of `key`, or start it from `source`.
+
+        Arguments:
+            stored: asked once more for the object before anything is fetched.
 
         What goes wrong with the transfer is raised by the stream. Raises Integrity when the
         same content did not match a short while ago.
@@ -76,7 +88,7 @@ class Flights:
             transfer = self._running.get((key, size))
             if transfer is None or (not transfer.ending and not transfer.joinable):
                 # The latter has no room to keep its beginning; it goes on for its own readers.
-                return TransferStream(self._start(key, size, source), "miss")
+                return TransferStream(self._start(key, size, source, stored), "miss")
             if transfer.joinable:
                 return TransferStream(transfer, "join")
             await transfer.over.wait()
@@ -89,8 +101,10 @@ class Flights:
         if tasks:
             await asyncio.wait(tasks)
 
-    def _start(self, key: BlobKey, size: int, source: BlobSource) -> Transfer:
-        transfer = Transfer(key, size, source, self._ports, self._ended)
+    def _start(
+        self, key: BlobKey, size: int, source: BlobSource, stored: Stored | None
+    ) -> Transfer:
+        transfer = Transfer(key, size, source, self._ports, self._ended, stored)
         self._running[key, size] = transfer
         task = transfer.start()
         self._tasks[task] = transfer

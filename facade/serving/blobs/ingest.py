@@ -1,182 +1,211 @@
 """A partial file of the local store: bytes on their way in, readable while they come.
 
-Guarantees: one writer per key over all processes (`flock` on the partial, which dies with its
-process); what a reader gets is what was written (the tags of whole blocks and the bytes of the last
-one are kept in memory); `publish` = tags first, fsync, rename, fsync the folder. Bytes of a partial are nobody's
-content. Not guaranteed: that bytes found after a power loss are those once written; the
-caller's verdict decides.
+Guarantees: one writer per key and size over all processes (`flock` on the partial, which dies with
+its process); what a reader gets is what was written (the tags of whole blocks and the bytes of the last
+one are kept in memory); `publish` = tags first, fsync, rename, fsync the folder. Bytes of a partial are
+nobody's content. Whoever follows the file can tell how it ended (`tail`). Not guaranteed: that bytes
+found after a power loss are those once written; the caller's verdict decides.
 """
 
 import asyncio
 import contextlib
+import fcntl
 import os
-from concurrent.futures import Executor
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import structlog
 
 from facade.errors import Integrity, Unavailable
 from facade.serving.blobs.diskread import FileReader, ReadMode, read_fully
+from facade.serving.blobs.kept import PIECE_BYTES, KeptBytes
 from facade.serving.blobs.layout import Layout, move_durably, write_all, write_synced
-from facade.serving.blobs.partials import Partials, lock_partial, unavailable
-from facade.serving.blobs.port import BLOCK_BYTES, BlobKey, Feed
+from facade.serving.blobs.partials import (
+    Partials,
+    is_named,
+    lock_partial,
+    replace_partial,
+    unavailable,
+)
+from facade.serving.blobs.port import BlobKey, Feed
 from facade.serving.blobs.tags import TagKey, TagWriter
 
 log = structlog.get_logger(__name__)
 
-_REPLAY_BYTES = 4 * BLOCK_BYTES
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What all partials of a store share.
+
+    Arguments:
+        layout, key, mode: the store's.
+        partials: where an ingest is reserved, and told when it is over.
+    """
+
+    layout: Layout
+    key: TagKey
+    mode: ReadMode
+    partials: Partials
 
 
 class LocalIngest:
-    """Implements `Ingest`. Made by `LocalStore.ingest`; owns the descriptors and the lock.
+    """Implements `Ingest`. Made by `open_ingest` or `resume`; owns the descriptors and the lock.
 
     Arguments:
         lock_fd: the partial, locked, open for writing.
         size: bytes of the whole blob.
-        partials: where it was reserved; told when it is over.
     """
 
-    def __init__(
-        self,
-        key: BlobKey,
-        size: int,
-        lock_fd: int,
-        layout: Layout,
-        tag_key: TagKey,
-        mode: ReadMode,
-        partials: Partials,
-    ) -> None:
+    def __init__(self, key: BlobKey, size: int, lock_fd: int, place: Place) -> None:
         self._key = key
         self._size = size
-        self._layout = layout
-        self._path = layout.partial(key)
-        self._tags = TagWriter(tag_key, key.digest)
-        self._partials = partials
+        self._place = place
+        self._path = place.layout.partial(key, size)
         self._fd = lock_fd
-        self._file = FileReader(os.open(self._path, os.O_RDONLY), mode)
-        self._executor: Executor = mode.executor
-        self._published = False
-        self.have = 0
+        self._kept = self._empty()
+        self._former: list[FileReader] = []
+        self.superseded = place.layout.blob(key.digest).exists()
 
-    def replay(self, feed: Feed) -> None:
-        """Take over what a former process left, telling it to `feed`. Blocks. Raises OSError."""
+    @property
+    def have(self) -> int:
+        return self._kept.have
+
+    def replay(self, feed: Feed, known: KeptBytes | None) -> None:
+        """Take over what a former writer left, telling it to `feed`; `known` is what was already
+        read of it. Blocks. Raises OSError, and Integrity when that changed.
+        """
         found = os.fstat(self._fd).st_size
         if found > self._size:
             os.ftruncate(self._fd, 0)
             return
-        buffer = memoryview(bytearray(min(_REPLAY_BYTES, found)))
+        if known is not None:
+            known.tell(feed, self._kept.tags)
+            self._kept.have = known.have
+        buffer = memoryview(bytearray(min(PIECE_BYTES, found)))
         while self.have < found:
             count = read_fully(self._fd, buffer[: found - self.have], self.have)
             if count == 0:
                 break
             feed(buffer[:count])
-            self._tags.update(buffer[:count])
-            self.have += count
+            self._kept.add(buffer[:count])
 
     def write(self, data: memoryview) -> None:
         try:
             write_all(self._fd, data, self.have)
         except OSError as error:
+            self._give_up()
             raise unavailable(error) from error
-        self._tags.update(data)
-        self.have += len(data)
+        self._kept.add(data)
 
     async def read(self, into: memoryview, offset: int) -> int:
-        index, inside = divmod(offset, BLOCK_BYTES)
-        count = min(len(into), self.have - offset, BLOCK_BYTES - inside)
-        if count <= 0:
-            raise Integrity("Bytes kept a moment ago are gone.")
-        latest = self._tags.latest(index, inside, inside + count)
-        if latest is not None:
-            into[:count] = latest
-            return count
-        # It may have gone to the disk and come back: only whole blocks can be checked.
-        block = into[:count] if count == BLOCK_BYTES else memoryview(bytearray(BLOCK_BYTES))
-        try:
-            found = await self._file.fill(block, index * BLOCK_BYTES)
-        except OSError as error:
-            raise Integrity(f"Bytes kept a moment ago cannot be read: {error.strerror}.") from error
-        if found != BLOCK_BYTES:
-            raise Integrity("Bytes kept a moment ago are gone.")
-        self._tags.check(index, block)
-        if count < BLOCK_BYTES:
-            into[:count] = block[inside : inside + count]
-        return count
+        return await self._kept.read(into, offset)
 
     def restart(self) -> None:
+        if not self.have:
+            return
+        former = self._fd
         try:
-            os.ftruncate(self._fd, 0)
+            self._fd = replace_partial(self._path)
+            try:
+                os.ftruncate(former, 0)  # only now: who finds it void looks for a new one
+            finally:
+                os.close(former)
+            self._former.append(self._kept.file)  # it may be in use
+            self._kept = self._empty()
         except OSError as error:
+            self._give_up()
             raise unavailable(error) from error
-        self._tags.restart()
-        self.have = 0
 
     def publish(self) -> None:
-        digest = self._key.digest
+        layout, digest = self._place.layout, self._key.digest
         draft = self._path.with_suffix(".tags")
         try:
             os.fsync(self._fd)
-            write_synced(draft, self._tags.sidecar(self.have, str(self._key.host)))
-            move_durably(
-                (draft, self._layout.tags(digest)), (self._path, self._layout.blob(digest))
-            )
+            write_synced(draft, self._kept.tags.sidecar(self.have, str(self._key.host)))
+            move_durably((draft, layout.tags(digest)), (self._path, layout.blob(digest)))
         except OSError as error:
             with contextlib.suppress(OSError):  # a folder that became read-only keeps it
                 draft.unlink(missing_ok=True)
+            self._give_up()
             raise unavailable(error) from error
-        self._published = True
-        self._unlock()
+        self._let_go()
 
     async def close(self, *, keep: bool) -> None:
-        self._file.close()
+        for file in (self._kept.file, *self._former):
+            file.close()
         if self._fd >= 0:
-            await asyncio.get_running_loop().run_in_executor(self._executor, self._let_go, keep)
+            finish: Callable[[], None] = self._let_go if keep and self.have else self._void
+            await asyncio.get_running_loop().run_in_executor(self._place.mode.executor, finish)
 
     def abandon(self) -> None:
         """Close at once, keeping the bytes, when nobody has it yet."""
-        self._file.close()
-        self._unlock()
+        self._kept.file.close()
+        self._let_go()
 
-    def _let_go(self, keep: bool) -> None:
+    def _empty(self) -> KeptBytes:
+        file = FileReader(os.open(self._path, os.O_RDONLY | os.O_CLOEXEC), self._place.mode)
+        return KeptBytes(file, TagWriter(self._place.key, self._key.digest))
+
+    def _void(self) -> None:
+        """Delete it, and let followers see that its bytes were wrong."""
         try:
-            if not self._published and not (keep and self.have):
-                self._path.unlink(missing_ok=True)
+            if self.have:
+                os.ftruncate(self._fd, 0)
+            self._path.unlink(missing_ok=True)
         except OSError as error:  # the sweep finds it when the disk lets go of it
             log.warning("partial_not_removed", error=error.strerror)
         finally:
-            self._unlock()
+            self._let_go()
 
-    def _unlock(self) -> None:
-        self._partials.release(self._path)
+    def _give_up(self) -> None:
+        """Nothing can be kept any more: let others try, or do without, now."""
+        if self._fd >= 0:
+            with contextlib.suppress(OSError):
+                if is_named(self._fd, self._path):  # else it is published, or another's by now
+                    self._path.unlink()
+            self._let_go()
+
+    def _let_go(self) -> None:
+        self._place.partials.release(self._path)
+        # A descriptor of a tail that was taken over shares the lock: closing ours is not enough.
+        fcntl.flock(self._fd, fcntl.LOCK_UN)
         os.close(self._fd)
         self._fd = -1
 
 
-def open_ingest(
-    key: BlobKey,
-    size: int,
-    feed: Feed,
-    layout: Layout,
-    tag_key: TagKey,
-    mode: ReadMode,
-    partials: Partials,
+def open_ingest(key: BlobKey, size: int, feed: Feed, place: Place) -> LocalIngest:
+    """Start or resume an ingest, as `BlobStore.ingest` says. Blocks. Raises Busy, Unavailable."""
+    return resume(key, size, feed, place, lock_partial(place.layout.partial(key, size)), None)
+
+
+def resume(
+    key: BlobKey, size: int, feed: Feed, place: Place, fd: int, known: KeptBytes | None
 ) -> LocalIngest:
-    """Start or resume an ingest, as `BlobStore.ingest` says. Blocks. Raises Unavailable."""
-    path = layout.partial(key)
-    fd = lock_partial(path)
+    """Go on with a partial. Blocks.
+
+    Arguments:
+        fd: it, locked; owned, also when this fails.
+        known: what was already read of it.
+
+    Raises Unavailable, and Integrity when what is known changed.
+    """
+    path = place.layout.partial(key, size)
     try:
-        partials.reserve(path, size)
+        place.partials.reserve(path, size)
     except Unavailable:
         os.close(fd)
         raise
     try:
-        ingest = LocalIngest(key, size, fd, layout, tag_key, mode, partials)
+        ingest = LocalIngest(key, size, fd, place)
     except OSError as error:
-        partials.release(path)
+        place.partials.release(path)
         os.close(fd)
         raise unavailable(error) from error
     try:
-        ingest.replay(feed)
-    except OSError as error:
+        ingest.replay(feed, known)
+    except (OSError, Integrity) as error:
         ingest.abandon()
-        raise unavailable(error) from error
+        if isinstance(error, OSError):
+            raise unavailable(error) from error
+        raise
     return ingest

@@ -1,7 +1,7 @@
 """Where the local store keeps what, and the file operations that make it durable.
 
     blobs/<algorithm>/<2 hex>/<hex>         verified content; <hex>.tags beside it
-    ingest/<digest>.<owner>.partial         bytes on their way in, locked by who writes them
+    ingest/<digest>.<owner>.<size>.partial  bytes on their way in, locked by who writes them
     quarantine/<algorithm>-<hex>[.tags]     what failed a check, for a person to look at
 
 Guarantees: only a whole file gets a name under `blobs/`, and when `move_durably` returns, the
@@ -18,8 +18,10 @@ from facade.errors import Invalid
 from facade.oci.digest import Digest
 from facade.serving.blobs.port import BlobKey
 
+PARTIAL = ".partial"
 _TAGS = ".tags"
 _OWNER_HEX = 16
+_MAX_SIZE_DIGITS = 20
 
 
 class Layout:
@@ -49,11 +51,15 @@ class Layout:
         """Where its block tags lie."""
         return self.blob(digest).with_name(digest.hex + _TAGS)
 
-    def partial(self, key: BlobKey) -> Path:
-        """Where its bytes are gathered: one file per key, for they are that key's alone."""
+    def partial(self, key: BlobKey, size: int) -> Path:
+        """Where its bytes are gathered: one file per key, for they are that key's alone.
+
+        The expected size is in the name: other processes count it (`declared_size`), and a
+        descriptor with a wrong size does not meet those with the right one.
+        """
         owner = hashlib.sha256(f"{key.connection_id}\0{key.repository}".encode()).hexdigest()
-        name = f"{key.digest.algorithm}-{key.digest.hex}.{owner[:_OWNER_HEX]}.partial"
-        return self.ingest / name
+        digest = f"{key.digest.algorithm}-{key.digest.hex}"
+        return self.ingest / f"{digest}.{owner[:_OWNER_HEX]}.{size}{PARTIAL}"
 
     def quarantined(self, digest: Digest) -> Path:
         """Where it goes when it failed a check."""
@@ -67,6 +73,12 @@ class Layout:
             with contextlib.suppress(Invalid, FileNotFoundError):
                 digest = Digest.parse(f"{path.parent.parent.name}:{path.name}")
                 yield digest, path.stat().st_size
+
+
+def declared_size(partial: Path) -> int:
+    """How many bytes it will have, as its name says; 0 when that tells nothing."""
+    text = partial.name.removesuffix(PARTIAL).rpartition(".")[2]
+    return int(text) if text.isdecimal() and len(text) < _MAX_SIZE_DIGITS else 0
 
 
 def write_all(fd: int, data: memoryview | bytes, offset: int) -> None:

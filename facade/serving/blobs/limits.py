@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 
 from facade.clock import Clock
 from facade.serving.blobs.observer import TransferObserver
-from facade.serving.blobs.port import BlobKey, BlobStore
+from facade.serving.blobs.port import BlobKey, BlobStore, Possession
+from facade.serving.blobs.sharing import Tails
 from facade.upstream.retry import RetryPolicy
 
 DEFAULT_HOLDBACK_BYTES = 64 * 1024
@@ -52,10 +53,14 @@ class TransferPorts:
 
     Arguments:
         executor: threads for hashing and writing.
+        possession: told what another process proved.
+        tails: where other processes' transfers are found; None = there are no others.
         published: awaited when an object was published, before the transfer is over.
     """
 
     store: BlobStore
+    possession: Possession
+    tails: Tails | None
     clock: Clock
     executor: Executor
     observer: TransferObserver

@@ -21,13 +21,14 @@ import structlog
 from facade.errors import Integrity, Unavailable
 from facade.oci.digest import Digest
 from facade.serving.blobs.diskread import FileReader, ReadMode
-from facade.serving.blobs.ingest import LocalIngest, open_ingest
+from facade.serving.blobs.ingest import LocalIngest, Place, open_ingest
 from facade.serving.blobs.layout import Layout, write_durably
 from facade.serving.blobs.nodekey import load_node_key
 from facade.serving.blobs.partials import Partials
 from facade.serving.blobs.port import BLOCK_BYTES, BlobKey, Feed
 from facade.serving.blobs.rehash import rehash
-from facade.serving.blobs.tags import MAX_OVERHEAD_BYTES, TAG_BYTES, BlockTags, TagKey, count_blocks
+from facade.serving.blobs.tags import BlockTags, TagKey, read_sidecar
+from facade.serving.blobs.tail import LocalTail, open_tail
 from facade.serving.blobs.threads import run_to_end
 
 log = structlog.get_logger(__name__)
@@ -101,7 +102,7 @@ class LocalReader:
 
 
 class LocalStore:
-    """Implements `BlobStore`.
+    """Implements `BlobStore` and `sharing.Tails`.
 
     Arguments:
         layout: its folders, which exist.
@@ -120,6 +121,7 @@ class LocalStore:
         self._filling: Callable[[], None] = lambda: None
         self._key = key
         self.mode = ReadMode(executor, nowait=nowait)
+        self._place = Place(layout, key, self.mode, self.partials)
         self._open: OrderedDict[Digest, _Object] = OrderedDict()
         self._opening: dict[Digest, asyncio.Task[_Object | None]] = {}
 
@@ -160,12 +162,14 @@ class LocalStore:
                 return LocalReader(shared, self._retire_idle)
 
     async def ingest(self, key: BlobKey, size: int, feed: Feed) -> LocalIngest:
-        job = partial(
-            open_ingest, key, size, feed, self._layout, self._key, self.mode, self.partials
-        )
+        job = partial(open_ingest, key, size, feed, self._place)
         ingest = await run_to_end(self.mode.executor, job, LocalIngest.abandon)
         self._filling()
         return ingest
+
+    async def follow(self, key: BlobKey, size: int) -> LocalTail | None:
+        """What another process writes (`sharing.Tails`)."""
+        return await self._run(partial(open_tail, key, size, self._place))
 
     async def quarantine(self, digest: Digest) -> None:
         self._retire(digest)
@@ -236,10 +240,8 @@ class LocalStore:
     def _read_tags(self, digest: Digest, fd: int) -> BlockTags:
         size = os.fstat(fd).st_size
         path = self._layout.tags(digest)
-        limit = count_blocks(size) * TAG_BYTES + MAX_OVERHEAD_BYTES + 1
         try:
-            with path.open("rb") as file:
-                tags = BlockTags.parse(self._key, digest, file.read(limit))
+            tags = BlockTags.parse(self._key, digest, read_sidecar(path, size))
             if tags.size == size:
                 return tags
         except (Integrity, FileNotFoundError) as error:

@@ -1,29 +1,41 @@
-"""How much of the disk partial files may take, all together.
+"""How much of the disk partial files may take, all together, whichever process writes them.
 
-Guarantees: what is under way counts with its whole size from its first byte, what a broken transfer
-left counts with its length; together they never pass the limit: the oldest leftovers make room, and
-what then does not fit is refused before a byte of it is written. Knows of this process's ingests
-only. Safe to use from several threads; everything but `bytes` blocks on the disk.
+Guarantees: what is under way counts with its whole size from its first byte (its name tells it), what
+a broken transfer left counts with its length; together they never pass the limit: the oldest leftovers
+make room, and what then does not fit is refused before a byte of it is written. What another process
+writes is told by its lock. Safe to use from several threads and processes; everything blocks on the
+disk. The folder is small: it is read anew each time.
 """
 
 import contextlib
 import fcntl
 import os
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 
 from facade.errors import Unavailable
 from facade.reasons import Reason
+from facade.serving.blobs.layout import PARTIAL, declared_size
+from facade.serving.blobs.port import Busy
 
-_PARTIAL = ".partial"
+
+@dataclass(frozen=True, slots=True, order=True)
+class _Found:
+    """A partial: when it was written last, what it counts with, and whether nobody writes it."""
+
+    written: float
+    path: Path
+    bytes: int
+    left: bool
 
 
 class Partials:
     """The partials of one store.
 
     Arguments:
-        folder: where they lie; read once, now. Raises OSError.
+        folder: where they lie.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -31,15 +43,11 @@ class Partials:
         self._max_bytes = sys.maxsize
         self._lock = Lock()
         self._active: dict[Path, int] = {}
-        found = [(path, path.stat()) for path in folder.iterdir() if path.suffix == _PARTIAL]
-        found.sort(key=lambda each: each[1].st_mtime)
-        self._left = {path: status.st_size for path, status in found}
-        self._bytes = sum(self._left.values())
 
-    @property
-    def bytes(self) -> int:
-        """What they take or will take, at most."""
-        return self._bytes
+    def count(self) -> int:
+        """Bytes that they take or will take, at most. Raises OSError."""
+        with self._lock:
+            return sum(each.bytes for each in self._look())
 
     def limit(self, max_bytes: int) -> None:
         """From now on, allow no more than that."""
@@ -51,30 +59,26 @@ class Partials:
         Raises Unavailable when they do not fit; then the file is deleted.
         """
         with self._lock:
-            self._bytes -= self._left.pop(path, 0)
-            if size <= self._max_bytes:
-                for old in list(self._left):
-                    if self._bytes + size <= self._max_bytes:
-                        break
-                    self._drop(old)
-            if self._bytes + size > self._max_bytes:
-                with contextlib.suppress(OSError):
-                    path.unlink()
-                raise Unavailable(
-                    f"The store has no room for {size} bytes more: it may hold "
-                    f"{self._max_bytes} (store.max_bytes).",
-                    reason=Reason.INTERNAL,
-                )
             self._active[path] = size
-            self._bytes += size
+            try:
+                if self._most() <= self._max_bytes or self._make_room(size):
+                    return
+            except OSError as error:
+                del self._active[path]
+                raise unavailable(error) from error
+            del self._active[path]
+            with contextlib.suppress(OSError):
+                path.unlink()
+        raise Unavailable(
+            f"The store has no room for {size} bytes more: it may hold "
+            f"{self._max_bytes} (store.max_bytes).",
+            reason=Reason.INTERNAL,
+        )
 
     def release(self, path: Path) -> None:
         """Count `path`, still locked by the caller, with what is left of it."""
         with self._lock:
-            self._bytes -= self._active.pop(path, 0)
-            with contextlib.suppress(OSError):
-                self._left[path] = path.stat().st_size
-                self._bytes += self._left[path]
+            self._active.pop(path, None)
 
     def sweep(self, older_than: float) -> int:
         """Delete those last written before `older_than` (Unix seconds) that nobody writes, and
@@ -85,29 +89,53 @@ class Partials:
             for path in self._folder.iterdir():
                 with contextlib.suppress(FileNotFoundError):
                     if path not in self._active and path.stat().st_mtime < older_than:
-                        count += self._drop(path)
+                        count += _drop(path)
         return count
 
-    def _drop(self, path: Path) -> bool:
-        """Delete a leftover, unless somebody has just taken it up."""
-        try:
-            fd = lock_partial(path)
-        except Unavailable:
-            return False
-        try:
-            path.unlink(missing_ok=True)
-        except OSError:
-            return False
-        finally:
-            os.close(fd)
-        self._bytes -= self._left.pop(path, 0)
-        return True
+    def _most(self) -> int:
+        """What they can take at the very most: cheap, and nearly always little enough."""
+        found = {path: max(declared_size(path), length) for path, length, _ in self._files()}
+        return sum((found | self._active).values())
+
+    def _make_room(self, size: int) -> bool:
+        """Delete leftovers, if that helps; whether all is within the limit then."""
+        found = sorted(self._look())
+        total = sum(each.bytes for each in found)
+        for each in found:
+            if total <= self._max_bytes or size > self._max_bytes:
+                break
+            if each.left and _drop(each.path):
+                total -= each.bytes
+        return total <= self._max_bytes
+
+    def _look(self) -> list[_Found]:
+        found = []
+        for path, length, written in self._files():
+            if path in self._active:
+                continue
+            left = _is_left(path)
+            counts = length if left else max(length, declared_size(path))
+            found.append(_Found(written, path, counts, left))
+        ours = [
+            _Found(sys.float_info.max, path, size, False) for path, size in self._active.items()
+        ]
+        return found + ours
+
+    def _files(self) -> list[tuple[Path, int, float]]:
+        files = []
+        with os.scandir(self._folder) as entries:
+            for entry in entries:
+                if entry.name.endswith(PARTIAL):
+                    with contextlib.suppress(FileNotFoundError):
+                        status = entry.stat()
+                        files.append((Path(entry.path), status.st_size, status.st_mtime))
+        return files
 
 
 def lock_partial(path: Path) -> int:
     """Open and lock a partial, making it when absent. Blocks on the disk, never on the lock.
 
-    Raises Unavailable when another holds it or the disk refuses.
+    Raises Busy when another holds it, Unavailable when the disk refuses.
     """
     while True:
         try:
@@ -115,8 +143,10 @@ def lock_partial(path: Path) -> int:
         except OSError as error:
             raise unavailable(error) from error
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _same_file(fd, path):
+            if not try_lock(fd, fcntl.LOCK_EX):
+                os.close(fd)
+                raise Busy("Another process fetches it just now.", reason=Reason.INTERNAL)
+            if is_named(fd, path):
                 return fd
         except OSError as error:
             os.close(fd)
@@ -124,10 +154,35 @@ def lock_partial(path: Path) -> int:
         os.close(fd)  # published or removed between open and lock: its name is another file's now
 
 
-def _same_file(fd: int, path: Path) -> bool:
+def replace_partial(path: Path) -> int:
+    """Put an empty, locked file where `path`, locked by the caller, is; nobody finds the name
+    free meanwhile. Returns its descriptor. Blocks. Raises OSError.
+    """
+    draft = path.with_name(f"{path.name}.{os.getpid()}.new")
+    fd = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        draft.rename(path)
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
+
+
+def try_lock(fd: int, kind: int) -> bool:
+    """Take `flock` LOCK_SH or LOCK_EX unless another's is in the way. Raises OSError."""
+    try:
+        fcntl.flock(fd, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def is_named(fd: int, path: Path) -> bool:
+    """Whether `path` names that very file. Raises OSError."""
     try:
         named = path.stat()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
     return os.path.samestat(os.fstat(fd), named)
 
@@ -135,3 +190,30 @@ def _same_file(fd: int, path: Path) -> bool:
 def unavailable(error: OSError) -> Unavailable:
     """What the disk refused, in words."""
     return Unavailable(f"The store cannot take it: {error.strerror}.", reason=Reason.INTERNAL)
+
+
+def _is_left(path: Path) -> bool:
+    """Whether nobody writes it. Whoever wants it in this very moment finds it busy, and follows."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return True
+    try:
+        return try_lock(fd, fcntl.LOCK_SH)
+    finally:
+        os.close(fd)
+
+
+def _drop(path: Path) -> bool:
+    """Delete a leftover, unless somebody has just taken it up."""
+    try:
+        fd = lock_partial(path)
+    except Unavailable:
+        return False
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+    return True

@@ -11,6 +11,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from facade.errors import Unavailable
 from facade.oci.digest import Digest
 from facade.oci.host import RegistryHost
 from facade.oci.reference import Repository
@@ -65,18 +66,28 @@ class BlobReader(Protocol):
         ...
 
 
+class Busy(Unavailable):
+    """Another process has this very content under way; it may be followed (`sharing`)."""
+
+
 class Ingest(Protocol):
     """Bytes on their way in. One writer; `write`, `restart`, `publish` block: call in a thread.
 
     Attributes:
         have: bytes that are held, from 0 on without a gap.
+        superseded: when it began, an object of that digest was there.
     """
 
     @property
     def have(self) -> int: ...
 
+    @property
+    def superseded(self) -> bool: ...
+
     def write(self, data: memoryview) -> None:
-        """Append. Raises Unavailable when the store cannot take it (full, failing)."""
+        """Append. Raises Unavailable when the store cannot take it (full, failing): what it holds
+        can still be read, but never published or resumed.
+        """
         ...
 
     async def read(self, into: memoryview, offset: int) -> int:
@@ -99,7 +110,10 @@ class Ingest(Protocol):
         ...
 
     async def close(self, *, keep: bool) -> None:
-        """Give it up; `keep` leaves unpublished bytes for a later `ingest` of the same key."""
+        """Give it up; `keep` leaves unpublished bytes for a later `ingest` of the same key.
+
+        Without it they are void, which whoever follows them is told.
+        """
         ...
 
 
@@ -117,8 +131,8 @@ class BlobStore(Protocol):
             feed: told all bytes that are already there, in order, in a thread, before this
                 returns; so that the caller can rebuild its hash.
 
-        Raises Unavailable when the store cannot take it: full, failing, or another process
-        holds the ingest of the same key.
+        Raises Busy when another holds the ingest of the same key and size, Unavailable when the
+        store cannot take it: full, failing.
         """
         ...
 
@@ -148,6 +162,10 @@ class Possession(Protocol):
 
     async def add(self, key: BlobKey, size: int) -> None:
         """Durable when this returns. Raises Unavailable when it cannot be written."""
+        ...
+
+    def proven(self, key: BlobKey) -> None:
+        """Remember, in this process only, what another process is recording just now."""
         ...
 
     def touch(self, digest: Digest) -> None:

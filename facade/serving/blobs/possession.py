@@ -125,6 +125,9 @@ class PossessionIndex:
         await self._run(write)
         self._remember(key)
 
+    def proven(self, key: BlobKey) -> None:
+        self._remember(key)
+
     def touch(self, digest: Digest) -> None:
         self._touched[digest] = self._clock.time()
         if len(self._touched) >= MAX_TOUCHED and self._flushing is None:

@@ -13,6 +13,7 @@ the node's key, nor does it hide anything.
 import hashlib
 import os
 import struct
+from pathlib import Path
 from typing import Self
 
 from cryptography.exceptions import InvalidTag
@@ -37,6 +38,12 @@ MAX_OVERHEAD_BYTES = _HEAD.size + _MAX_ORIGIN_BYTES + _NONCE_BYTES + TAG_BYTES
 def count_blocks(size: int) -> int:
     """How many blocks `size` bytes have."""
     return -(-size // BLOCK_BYTES)
+
+
+def read_sidecar(path: Path, size: int) -> bytes:
+    """What lies at `path`: no more than a sidecar of `size` bytes can have. Raises OSError."""
+    with path.open("rb") as file:
+        return file.read(count_blocks(size) * TAG_BYTES + MAX_OVERHEAD_BYTES + 1)
 
 
 class TagKey:
@@ -93,6 +100,10 @@ class BlockTags:
     def check(self, index: int, block: memoryview) -> None:
         """Return when `block` is what was verified as block `index`. Raises Integrity."""
         self._keys.check(index, block, self._tags)
+
+    def all(self) -> bytes:
+        """The tags of all blocks, in order."""
+        return self._tags
 
     @classmethod
     def parse(cls, key: TagKey, digest: Digest, sidecar: bytes) -> Self:
@@ -175,15 +186,31 @@ class TagWriter:
         self._tags = bytearray()
         self._partial = bytearray()
 
+    def equal(self, other: "TagWriter") -> bool:
+        """Whether both, of one object, were fed the same bytes."""
+        return self.fed() == other.fed()
+
+    def agree(self, verified: BlockTags) -> bool:
+        """Whether what was fed is, block by block, what was verified."""
+        return self._all() == verified.all()
+
     def sidecar(self, size: int, origin: str) -> bytes:
         """The whole sidecar of the `size` bytes fed, which hash to the digest."""
-        tags = bytes(self._tags)
-        if self._partial:
-            tags += self._keys.tag(len(tags) // TAG_BYTES, self._partial)
+        tags = self._all()
         name = origin.encode()[:_MAX_ORIGIN_BYTES]
         head = _HEAD.pack(_MAGIC, self._key.id, size, len(name)) + name
         nonce = os.urandom(_NONCE_BYTES)  # the head may change (origin), so it is no counter
         return head + nonce + self._keys.head.encrypt(nonce, b"", head) + tags
+
+    def fed(self) -> tuple[bytes, bytes]:
+        """Tags of whole blocks, and the bytes of the one that is not whole."""
+        return bytes(self._tags), bytes(self._partial)
+
+    def _all(self) -> bytes:
+        tags = bytes(self._tags)
+        if self._partial:
+            tags += self._keys.tag(len(tags) // TAG_BYTES, self._partial)
+        return tags
 
     def _append(self, block: memoryview | bytearray) -> None:
         self._tags += self._keys.tag(len(self._tags) // TAG_BYTES, block)

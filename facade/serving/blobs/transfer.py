@@ -15,24 +15,27 @@ import structlog
 from facade.errors import FacadeError, Integrity, Unavailable
 from facade.reasons import Reason
 from facade.serving.blobs.audience import Audience, Reader
+from facade.serving.blobs.claim import Claim, Stored
 from facade.serving.blobs.gather import Batch, Gatherer
 from facade.serving.blobs.limits import TransferPorts
 from facade.serving.blobs.lockstep import Lockstep
 from facade.serving.blobs.port import BlobKey, BlobSource, Ingest
-from facade.serving.blobs.pulse import Pulse
+from facade.serving.blobs.progress import Progress
 from facade.serving.blobs.receive import Receiver
+from facade.serving.blobs.sharing import Kept
 from facade.serving.blobs.threads import run_to_end
 from facade.serving.blobs.verify import StreamVerifier
 
 log = structlog.get_logger(__name__)
 
 
-class Transfer:
+class Transfer(Progress):
     """One key's bytes on their way in. Loop only; `run` is its task.
 
     Arguments:
         size: how many bytes there must be.
         ended: told once, when it is over: published, or failed and cleaned up.
+        stored: see `Claim`.
     """
 
     def __init__(
@@ -42,31 +45,22 @@ class Transfer:
         source: BlobSource,
         ports: TransferPorts,
         ended: Callable[["Transfer"], None],
+        stored: Stored | None = None,
     ) -> None:
+        super().__init__()
         self.key = key
         self.size = size
         self.limits = ports.limits
-        self.received = 0
-        """Bytes that readers may read, as far as the verdict lets them."""
-        self.generation = 0
-        """Counts fetches from zero after a mismatch: bytes of former ones are void."""
-        self.settled = False
-        """Length and digest matched."""
-        self.error: FacadeError | None = None
-        self.ending = False
-        """It takes no new readers; `over` tells when the next may start."""
-        self.over = asyncio.Event()
-        self.progress = Pulse()
-        """Fires whenever anything changed."""
-        self.changed = Pulse()
-        """Fires on verdict, failure, restart, and when the store gave up."""
-        self.lockstep: Lockstep | None = None
         self._ports = ports
         self._ended = ended
         self._source = source
         self._verifier = StreamVerifier(key.digest, size)
         self._gatherer = Gatherer(self, ports.executor, size)
+        self._claim = Claim(
+            key, size, holder=self, verifier=self._verifier, ports=ports, stored=stored
+        )
         self._ingest: Ingest | None = None
+        self._kept: Kept | None = None
         self._audience = Audience(
             clock=ports.clock,
             grace_seconds=ports.limits.grace_seconds,
@@ -108,9 +102,9 @@ class Transfer:
         """
         if self.lockstep is not None and offset >= self.lockstep.begins:
             return self.lockstep.read(into, offset)
-        if self._ingest is None:
+        if self._kept is None:
             raise Unavailable("The transfer has ended.", reason=Reason.INTERNAL)
-        return await self._ingest.read(into, offset)
+        return await self._kept.read(into, offset)
 
     # The task.
 
@@ -151,7 +145,8 @@ class Transfer:
 
     async def _obtain(self) -> None:
         """Receive everything and find it right. Raises what the readers are to see."""
-        await self._open_ingest()
+        if not await self._begin():
+            return
         receiver = Receiver(self.key, self.size, self._source, self._gatherer, self._ports)
         may_restart = True
         while True:
@@ -168,26 +163,26 @@ class Transfer:
             else:
                 return
 
-    async def _open_ingest(self) -> None:
-        try:
-            self._ingest = await self._ports.store.ingest(
-                self.key, self.size, self._verifier.update
-            )
-        except Unavailable as error:
-            self._verifier.restart()
-            self._stop_caching(error)
-            return
-        self._gatherer.begin(self._ingest.have)
-        self.received = self._ingest.have
+    async def _begin(self) -> bool:
+        """Get a place for the bytes; whether any are to be received. Raises like `_obtain`."""
+        claimed = await self._claim.obtain()
+        if claimed.complete:
+            self.received = self.size
+            return False
+        self._gatherer.begin(self._verifier.seen)
+        self.received = self._verifier.seen
+        self._ingest = claimed.ingest
+        if claimed.trouble is not None:
+            self._stop_caching(claimed.trouble)
         self._fire()
+        return True
 
     async def _restart(self) -> None:
         self._gatherer.discard()
         await self._gatherer.settle()
         self._gatherer.begin(0)
         self._verifier.restart()
-        self.received = 0
-        self.generation += 1
+        self.starts_over()
         if self.lockstep is not None:
             self.lockstep = self._new_lockstep(0)
         elif self._ingest is not None:
@@ -217,10 +212,10 @@ class Transfer:
                 while self._audience.readers and not self._stopped:
                     await self._audience.gone.wait()
         finally:
-            ingest, self._ingest = self._ingest, None
-            if ingest is not None:
+            kept, self._kept, self._ingest = self._kept, None, None
+            if kept is not None:
                 void = isinstance(self.error, Integrity) or self.lockstep is not None
-                await ingest.close(keep=not self.settled and not void)
+                await kept.close(keep=not self.settled and not void)
             self._audience.close()
             self._is_over()
 
@@ -236,6 +231,21 @@ class Transfer:
         if not self.over.is_set():
             self.over.set()
             self._ended(self)
+
+    # What the claim tells.
+
+    def reads_from(self, kept: Kept) -> None:
+        self._kept = kept
+
+    def grew(self) -> None:
+        if self._kept is not None:
+            self.received = self._kept.have
+            self.progress.fire()
+
+    def starts_over(self) -> None:
+        self.received = 0
+        self.generation += 1
+        self._fire()
 
     # The sink of the gatherer.
 
@@ -278,7 +288,7 @@ class Transfer:
 
     def _is_needless(self) -> bool:
         """Whether nobody would miss it, the cache included."""
-        wanted = self.limits.carry_on and self.lockstep is None
+        wanted = self.limits.carry_on and self.lockstep is None and not self._claim.following
         return not wanted and not self.settled and self.error is None
 
     def _fail(self, error: FacadeError) -> None:
@@ -286,7 +296,3 @@ class Transfer:
         if self.error is None and not self.settled:
             self.error = error
         self._fire()
-
-    def _fire(self) -> None:
-        self.progress.fire()
-        self.changed.fire()

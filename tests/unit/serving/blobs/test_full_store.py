@@ -7,7 +7,6 @@ import pytest
 
 from facade.errors import Integrity, Unavailable
 from facade.serving.blobs.limits import TransferLimits
-from facade.serving.blobs.local import LocalStore
 from tests.support.blob_source import Answer, ScriptedSource
 from tests.support.blob_store import MemoryStore
 from tests.support.blobs import (
@@ -16,7 +15,6 @@ from tests.support.blobs import (
     idle,
     key_of,
     make_content,
-    make_executor,
     open_cache,
     read_all,
 )
@@ -171,18 +169,6 @@ async def test_a_mismatch_after_a_break_is_fetched_from_zero_without_a_store_too
         streams = [await get(bench, source, content) for _ in range(3)]
         assert await asyncio.gather(*map(read_all, streams)) == [content] * 3
         assert [offset for offset, _ in source.opened] == [0, 100_000, 0]
-
-
-async def test_another_process_that_holds_the_partial_is_not_waited_for(tmp_path: Path) -> None:
-    with make_executor() as executor:
-        other = LocalStore.at(tmp_path, executor)
-        ingest = await other.ingest(key_of(CONTENT), len(CONTENT), lambda _: None)
-        async with open_cache(tmp_path) as bench:
-            assert await read_all(await get(bench, ScriptedSource(CONTENT), CONTENT)) == CONTENT
-            await idle(bench)
-            assert not await bench.index.has(key_of(CONTENT))
-        await ingest.close(keep=False)
-        other.close()
 
 
 async def test_what_is_larger_than_the_cache_may_be_is_served_and_not_kept(tmp_path: Path) -> None:

@@ -19,21 +19,21 @@ def leave(folder: Path, name: str, size: int, at: float) -> Path:
 def test_what_was_left_before_counts(tmp_path: Path) -> None:
     leave(tmp_path, "a", 30, 1)
     (tmp_path / "draft.tags").write_bytes(bytes(1000))
-    assert Partials(tmp_path).bytes == 30
+    assert Partials(tmp_path).count() == 30
 
 
 def test_a_reservation_counts_whole_and_then_what_is_left_of_it(tmp_path: Path) -> None:
     partials = Partials(tmp_path)
     path = leave(tmp_path, "a", 30, 1)
     partials.reserve(path, 100)
-    assert partials.bytes == 100
+    assert partials.count() == 100
     partials.release(path)
-    assert partials.bytes == 30
+    assert partials.count() == 30
     partials.reserve(path, 100)
-    assert partials.bytes == 100
+    assert partials.count() == 100
     path.unlink()
     partials.release(path)
-    assert partials.bytes == 0
+    assert partials.count() == 0
 
 
 def test_the_oldest_leftovers_make_room_unless_somebody_took_them_up(tmp_path: Path) -> None:
@@ -46,7 +46,7 @@ def test_the_oldest_leftovers_make_room_unless_somebody_took_them_up(tmp_path: P
     partials.reserve(tmp_path / "new.partial", 40)
     os.close(fd)
     assert (newest.exists(), oldest.exists(), busy.exists()) == (True, False, True)
-    assert partials.bytes == 100
+    assert partials.count() == 100
 
 
 def test_what_does_not_fit_is_refused_and_removed(tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ def test_what_does_not_fit_is_refused_and_removed(tmp_path: Path) -> None:
     partials.reserve(leave(tmp_path, "fits", 0, 1), 40)
     with pytest.raises(Unavailable):
         partials.reserve(tmp_path / "more.partial", 1)
-    assert partials.bytes == 100
+    assert partials.count() == 100
 
 
 def test_drafts_of_a_dead_process_are_swept_too(tmp_path: Path) -> None:
@@ -73,4 +73,4 @@ def test_drafts_of_a_dead_process_are_swept_too(tmp_path: Path) -> None:
     assert partials.sweep(older_than=1000.0) == 2
     assert not draft.exists()
     assert not path.exists()
-    assert partials.bytes == 0
+    assert partials.count() == 0

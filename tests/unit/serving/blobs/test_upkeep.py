@@ -83,13 +83,17 @@ async def upkeep(tmp_path: Path, executor: ThreadPoolExecutor) -> AsyncIterator[
     wanted: set[Digest] = set()
     spoiled: list[Digest] = []
     partials = [0]
+
+    async def count_partials() -> int:
+        return sum(partials)
+
     evictor = Evictor(
         store=store,
         order=index,
         bounds=bounds,
         observer=observer,
         wanted=lambda: wanted,
-        partials=lambda: sum(partials),
+        partials=count_partials,
     )
     scrubber = Scrubber(
         store=store,

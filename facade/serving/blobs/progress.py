@@ -1,0 +1,35 @@
+"""How far a transfer is: what its readers look at, and what wakes them.
+
+Guarantees nothing by itself: `transfer` sets it.
+"""
+
+import asyncio
+
+from facade.errors import FacadeError
+from facade.serving.blobs.lockstep import Lockstep
+from facade.serving.blobs.pulse import Pulse
+
+
+class Progress:
+    """The state of one transfer. Loop only."""
+
+    def __init__(self) -> None:
+        self.received = 0
+        """Bytes that readers may read, as far as the verdict lets them."""
+        self.generation = 0
+        """Counts fetches from zero after a mismatch: bytes of former ones are void."""
+        self.settled = False
+        """Length and digest matched."""
+        self.error: FacadeError | None = None
+        self.ending = False
+        """It takes no new readers; `over` tells when the next may start."""
+        self.over = asyncio.Event()
+        self.progress = Pulse()
+        """Fires whenever anything changed."""
+        self.changed = Pulse()
+        """Fires on verdict, failure, restart, and when the store gave up."""
+        self.lockstep: Lockstep | None = None
+
+    def _fire(self) -> None:
+        self.progress.fire()
+        self.changed.fire()

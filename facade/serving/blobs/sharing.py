@@ -1,0 +1,83 @@
+"""Following what another process has under way: the port, and reading along until it is over.
+
+Guarantees: what a `Tail` gives out is what it found in the file, and "complete" means that this very
+content was verified. Does not fetch: who is left with the rest goes on by itself (`claim`).
+"""
+
+from collections.abc import Callable
+from typing import Literal, Protocol
+
+from facade.clock import Clock
+from facade.serving.blobs.port import BlobKey, Feed, Ingest
+
+FOLLOW_SECONDS = 0.02
+"""How long nothing new is looked for after there was nothing."""
+
+Ending = Literal["complete", "left", "restarted", "void", "given up"]
+"""How another process's transfer ended for a follower:
+
+complete    verified and published, and it is what was read here
+left        its process died or stopped; `Tail.take_over` goes on with its bytes
+restarted   its bytes were wrong; it fetches them anew, into another file
+void        its bytes were wrong, and it gave up
+given up    its bytes are kept nowhere any more, but are right as far as is known
+"""
+
+
+class Kept(Protocol):
+    """Bytes that can be read while they come (`port.Ingest`, `Tail`).
+
+    Attributes:
+        have: bytes that are there, from 0 on without a gap.
+    """
+
+    @property
+    def have(self) -> int: ...
+
+    async def read(self, into: memoryview, offset: int) -> int:
+        """As `port.Ingest.read` says."""
+        ...
+
+    async def close(self, *, keep: bool) -> None:
+        """As `port.Ingest.close` says."""
+        ...
+
+
+class Tail(Kept, Protocol):
+    """What another process writes."""
+
+    async def advance(self) -> Ending | None:
+        """Take in some of what came since; None while the other process is at work."""
+        ...
+
+    async def take_over(self, feed: Feed) -> Ingest:
+        """After "left": the ingest of all that the other process left, told to `feed` first.
+
+        Raises Unavailable when the store cannot take it, Integrity when the bytes changed.
+        """
+        ...
+
+    async def replay(self, feed: Feed) -> None:
+        """Tell `feed` the bytes [0, have). Raises Integrity when they changed."""
+        ...
+
+
+class Tails(Protocol):
+    """Where other processes' transfers are found."""
+
+    async def follow(self, key: BlobKey, size: int) -> Tail | None:
+        """What is under way, or left, for this key and size; None when nothing is any more."""
+        ...
+
+
+async def read_along(tail: Tail, clock: Clock, grew: Callable[[], None]) -> Ending:
+    """Follow to the end; `grew` is called whenever more can be read. Returns how it ended."""
+    while True:
+        before = tail.have
+        ending = await tail.advance()
+        if tail.have != before:
+            grew()
+        elif ending is None:
+            await clock.sleep(FOLLOW_SECONDS)
+        if ending is not None:
+            return ending
