@@ -3,6 +3,7 @@
 from facade.clock import Clock
 from facade.config import Settings
 from facade.observability.metrics import Metrics
+from facade.serving.identity.limits import TlsLimits
 from facade.upstream.gate import Gates
 from facade.upstream.retry import Timeouts
 from facade.wings import ControlPort
@@ -16,6 +17,20 @@ def timeouts(settings: Settings) -> Timeouts:
         unreachable=given.unreachable,
         first_byte=given.first_byte,
         stall_window=given.stall,
+    )
+
+
+def tls_limits(settings: Settings) -> TlsLimits:
+    """The device listener's limits."""
+    given = settings.device.limits
+    return TlsLimits(
+        handshake_seconds=given.handshake,
+        idle_seconds=given.idle,
+        stall_seconds=given.stall,
+        min_bytes_per_second=given.min_bytes_per_second,
+        max_connections=given.connections,
+        max_handshakes_per_address=given.handshakes_per_address,
+        max_per_certificate=given.connections_per_certificate,
     )
 
 

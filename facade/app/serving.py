@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
+from ipaddress import ip_network
 from pathlib import Path
 
 from aiohttp import web
@@ -16,7 +17,7 @@ from aiohttp import web
 from facade.app.background import background
 from facade.app.checks import certificate_check, crl_check, metadata_check
 from facade.app.content import open_content
-from facade.app.limits import timeouts, upstream_gates
+from facade.app.limits import timeouts, tls_limits, upstream_gates
 from facade.clock import Clock
 from facade.config import Settings
 from facade.errors import Invalid, Unavailable
@@ -27,10 +28,9 @@ from facade.oci.host import RegistryHost
 from facade.serving.api.app import device_app
 from facade.serving.cache_port import InProcessCachePort
 from facade.serving.identity.certificate import IdentityRule, SpiffeRule, SubjectRule
+from facade.serving.identity.factory import TlsProtocolFactory, tls_protocol_factory
 from facade.serving.identity.journal import HandshakeJournal
-from facade.serving.identity.limits import TlsLimits
 from facade.serving.identity.tls import DeviceCAFile, TlsContexts, TlsFiles
-from facade.serving.identity.tls_transport import TlsProtocolFactory, tls_protocol_factory
 from facade.serving.pulls.admission import Slots, device_overloaded, upstream_overloaded
 from facade.serving.pulls.guard import StreamGuard
 from facade.serving.pulls.manifests import Manifests
@@ -162,7 +162,7 @@ async def serving_wing(
         )
         yield ServingWing(
             app=app,
-            layer=_layer(settings, contexts, HandshakeJournal(clock, metrics)),
+            layer=_layer(settings, contexts, metrics, clock),
             cache=cache,
             contexts=contexts,
             checks=(
@@ -191,16 +191,22 @@ def _identity_rule(settings: Settings) -> IdentityRule:
 
 
 def _layer(
-    settings: Settings, contexts: TlsContexts, hooks: HandshakeJournal
+    settings: Settings, contexts: TlsContexts, metrics: Metrics, clock: Clock
 ) -> Callable[[Callable[[], asyncio.Protocol]], TlsProtocolFactory]:
-    given = settings.device.limits
-    limits = TlsLimits(
-        handshake_seconds=given.handshake,
-        idle_seconds=given.idle,
-        max_connections=given.connections,
-        max_per_certificate=given.connections_per_certificate,
-    )
-    return lambda app: tls_protocol_factory(contexts.current, app, hooks=hooks, limits=limits)
+    hooks = HandshakeJournal(clock, metrics)
+
+    def layer(app: Callable[[], asyncio.Protocol]) -> TlsProtocolFactory:
+        made = tls_protocol_factory(
+            contexts.current,
+            app,
+            hooks=hooks,
+            limits=tls_limits(settings),
+            balancers=tuple(map(ip_network, settings.device.proxy_protocol_from)),
+        )
+        metrics.overload.watch_listener(lambda: made.connections, lambda: made.handshakes)
+        return made
+
+    return layer
 
 
 async def _trust(

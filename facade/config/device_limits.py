@@ -15,5 +15,12 @@ class DeviceLimits(Section):
     connections_per_certificate: int = Field(
         256, ge=1, description="of these, with one client certificate"
     )
+    handshakes_per_address: int = Field(
+        2048, ge=1, description="TLS handshakes under way from one address (IPv6: one /64)"
+    )
     handshake: Seconds = Field(10, description="seconds until a TLS handshake must be done")
-    idle: Seconds = Field(75, description="seconds a connection may stay without a request")
+    idle: Seconds = Field(75, description="seconds a connection may stay without a whole request")
+    stall: Seconds = Field(30, description="seconds over which min_bytes_per_second is measured")
+    min_bytes_per_second: int = Field(
+        1024, ge=1, description="a device that takes its answer slower than this is cut"
+    )

@@ -112,7 +112,7 @@ class DeviceSettings(Section):
         1, ge=1, le=1, description="serving processes (more than 1: not built yet)"
     )
     proxy_protocol_from: tuple[Cidr, ...] = Field(
-        (), max_length=0, description="balancers that send PROXY protocol v2 (not built yet)"
+        (), description="balancers whose connections begin with a PROXY protocol v2 header"
     )
     ca: tuple[DeviceCa, ...] = Field((), description="[[device.ca]] tables")
     limits: DeviceLimits = Field(default_factory=DeviceLimits, description="")

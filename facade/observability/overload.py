@@ -1,4 +1,4 @@
-"""What is counted of overload: registries' circuits and budgets.
+"""What is counted of overload: connections, and registries' circuits and budgets.
 
 Guarantees: labels are hosts that the operator connected, and words of fixed sets; a host that is no
 longer connected is no longer shown.
@@ -6,7 +6,7 @@ longer connected is no longer shown.
 
 from collections.abc import Callable, Iterable, Mapping
 
-from prometheus_client import CollectorRegistry, Counter
+from prometheus_client import CollectorRegistry, Counter, Gauge
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
@@ -22,6 +22,7 @@ class OverloadMetrics:
     """One process's; its methods implement the small observer protocols of the rooms below."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
         self._upstream = _UpstreamCollector()
         registry.register(self._upstream)
         self._opened = Children(
@@ -32,6 +33,19 @@ class OverloadMetrics:
                 registry=registry,
             )
         )
+
+    def watch_listener(self, connections: Callable[[], int], handshakes: Callable[[], int]) -> None:
+        """Show the device port's connections, asked for at each scrape. Call once."""
+        Gauge(
+            "facade_connections",
+            "Connections on the device port, those in their handshake included.",
+            registry=self._registry,
+        ).set_function(connections)
+        Gauge(
+            "facade_handshakes_under_way",
+            "Connections on the device port that are in their handshake.",
+            registry=self._registry,
+        ).set_function(handshakes)
 
     def circuit_opened(self, host: str, why: str) -> None:
         """The circuit of `host` opened; `why` is one of three words."""

@@ -32,8 +32,8 @@ from facade.serving.blobs.cache import BlobCache
 from facade.serving.blobs.local import LocalStore
 from facade.serving.blobs.possession import PossessionIndex
 from facade.serving.identity.certificate import SpiffeRule
+from facade.serving.identity.factory import TlsProtocolFactory, tls_protocol_factory
 from facade.serving.identity.tls import DeviceCAFile, TlsContexts, TlsFiles
-from facade.serving.identity.tls_transport import TlsProtocolFactory, tls_protocol_factory
 from facade.serving.pulls.guard import StreamGuard
 from facade.serving.pulls.manifests import Manifests
 from facade.serving.pulls.reports import BlobEvents, Reports
@@ -197,7 +197,7 @@ class FacadeApp:
         self._stack.push_async_callback(runner.cleanup)
         assert runner.server is not None
         factory: TlsProtocolFactory = tls_protocol_factory(
-            self.tls.current, runner.server, hooks=self.metrics
+            self.tls.current, runner.server, hooks=self.metrics, limits=self.tuning.tls
         )
         server = await asyncio.get_running_loop().create_server(factory, "127.0.0.1", 0)
         self.port = server.sockets[0].getsockname()[1]

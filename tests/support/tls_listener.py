@@ -5,10 +5,11 @@ import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from ipaddress import ip_network
 
+from facade.serving.identity.factory import TlsProtocolFactory, tls_protocol_factory
 from facade.serving.identity.handshake import HandshakeReason, PeerCertificate
 from facade.serving.identity.limits import TlsLimits
-from facade.serving.identity.tls_transport import TlsProtocolFactory, tls_protocol_factory
 
 
 @dataclass
@@ -110,11 +111,15 @@ async def tls_listener(
     context: ssl.SSLContext | Callable[[], ssl.SSLContext],
     app_factory: Callable[[], asyncio.Protocol],
     limits: TlsLimits | None = None,
+    *,
+    balancers: tuple[str, ...] = (),
 ) -> AsyncIterator[TlsListener]:
     """Listen on 127.0.0.1 while the block runs; all its connections end with it."""
     hooks = RecordedHooks()
     source = (lambda: context) if isinstance(context, ssl.SSLContext) else context
-    factory = tls_protocol_factory(source, app_factory, hooks=hooks, limits=limits)
+    factory = tls_protocol_factory(
+        source, app_factory, hooks=hooks, limits=limits, balancers=tuple(map(ip_network, balancers))
+    )
     server = await asyncio.get_running_loop().create_server(factory, "127.0.0.1", 0)
     listener = TlsListener(server.sockets[0].getsockname()[:2], factory, hooks)
     try:

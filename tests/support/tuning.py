@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from facade.clock import Clock, SystemClock
 from facade.oci.digest import Digest
 from facade.serving.blobs.limits import TransferLimits
+from facade.serving.identity.limits import TlsLimits
 from facade.serving.pulls.admission import (
     Slots,
     WaitObserver,
@@ -18,6 +19,7 @@ from tests.support.registry import Registry
 LOOPBACK = ("127.0.0.0/8",)
 _QUICK = RetryPolicy(attempts=2, base_seconds=0.01)
 _LIMITS = TransferLimits(resume=_QUICK)
+_TLS = TlsLimits()
 _TIMEOUTS = Timeouts(unreachable=2.0, first_byte=5.0)
 
 
@@ -43,6 +45,7 @@ class Tuning:
         retry, timeouts: of the upstream client; quick by default.
         keep_manifests: whether signing leaves the manifests with the control port, as import does.
         ca_fleets: fleets that the device CA may name.
+        tls: of the listener.
     """
 
     allow_cidrs: tuple[str, ...] = LOOPBACK
@@ -55,6 +58,7 @@ class Tuning:
     timeouts: Timeouts = _TIMEOUTS
     keep_manifests: bool = True
     ca_fleets: tuple[str, ...] = ("*",)
+    tls: TlsLimits = _TLS
 
 
 def path(registry: Registry, repository: str, kind: str, digest: Digest | str) -> str:

@@ -25,6 +25,7 @@ from facade.serving.api.exchange import LEFT_STATUS, Bookkeeper, Exchange
 from facade.serving.api.peer import Authorities, Peers
 from facade.serving.api.routes import MetadataFiles, Routes
 from facade.serving.api.streaming import Sender
+from facade.serving.identity.stream import TlsTransport
 from facade.serving.pulls.guard import StreamGuard
 from facade.serving.pulls.reports import Reports
 from facade.serving.pulls.service import PullService
@@ -81,6 +82,9 @@ class DevicePort:
 
     async def handle(self, http: web.Request) -> web.StreamResponse:
         """The one handler."""
+        transport = http.transport
+        if isinstance(transport, TlsTransport):
+            transport.request_read()
         exchange = Exchange(http, next(self._ids), self._clock.monotonic())
         begin_request(exchange.id)
         try:

@@ -28,6 +28,7 @@ class TlsConnection(asyncio.BufferedProtocol):
     Arguments:
         tls, incoming, outgoing: the state after the handshake.
         der: the client's verified certificate.
+        peername: the client's address where a balancer told it; None = the socket's.
     """
 
     __slots__ = (
@@ -41,12 +42,13 @@ class TlsConnection(asyncio.BufferedProtocol):
         "_raw",
         "_read_paused",
         "_timer",
-        "_watchdog",
         "_write_paused",
         "_written",
         "app",
         "der",
+        "peername",
         "tls",
+        "watchdog",
     )
 
     def __init__(
@@ -57,6 +59,7 @@ class TlsConnection(asyncio.BufferedProtocol):
         incoming: ssl.MemoryBIO,
         outgoing: ssl.MemoryBIO,
         der: bytes,
+        peername: tuple[str, int] | None = None,
     ) -> None:
         self._listener = listener
         self._loop = asyncio.get_running_loop()
@@ -69,10 +72,11 @@ class TlsConnection(asyncio.BufferedProtocol):
         self._write_paused = False  # by the plain transport
         self._held = False  # not reading from a client that does not read
         self._written = 0
-        self._watchdog = Watchdog(listener.limits, self._loop.time())
+        self.watchdog = Watchdog(listener.limits, self._loop.time())
         self._timer = self._loop.call_later(listener.limits.interval, self._look)
         self.tls = tls
         self.der = der
+        self.peername = peername
         self.app: asyncio.Protocol | None = None
 
     def start(self) -> None:
@@ -143,8 +147,7 @@ class TlsConnection(asyncio.BufferedProtocol):
             if not data:
                 self._peer_closed()
             elif self.app is not None:
-                self._watchdog.asked = True
-                self._watchdog.last = self._loop.time()
+                self.watchdog.last = self._loop.time()
                 self.app.data_received(data)
         self._flush()  # a read may have answered a KeyUpdate (RFC 8446, 4.6.3)
         if self._write_paused and not self._closing:
@@ -192,7 +195,8 @@ class TlsConnection(asyncio.BufferedProtocol):
         if self._closing or not data:
             return
         tls = self.tls
-        self._watchdog.last = self._loop.time()
+        self.watchdog.asked = True
+        self.watchdog.last = self._loop.time()
         view = memoryview(data).cast("B")
         try:
             while view:
@@ -244,7 +248,7 @@ class TlsConnection(asyncio.BufferedProtocol):
     def _look(self) -> None:
         buffered = self._raw.get_write_buffer_size()
         sent = self._written - buffered
-        verdict = self._watchdog.look(self._loop.time(), sent=sent, buffered=buffered)
+        verdict = self.watchdog.look(self._loop.time(), sent=sent, buffered=buffered)
         if verdict is Verdict.CUT:
             self.abort()
         elif verdict is Verdict.CLOSE and not self._closing:

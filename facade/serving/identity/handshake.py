@@ -34,6 +34,10 @@ class HandshakeReason(StrEnum):
     PROTOCOL = "protocol"  # no common version, garbage, …
     TIMEOUT = "timeout"
     OVERLOADED = "overloaded"  # as many connections as the limits allow it, or all together
+    PROXY_MISSING = "proxy-header-missing"  # a listed balancer came without its header
+    PROXY_V1 = "proxy-v1"
+    PROXY_MALFORMED = "proxy-malformed"  # or broken off
+    PROXY_TIMEOUT = "proxy-timeout"
 
 
 @dataclass(frozen=True, slots=True)

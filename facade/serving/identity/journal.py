@@ -18,6 +18,15 @@ LINES = 20
 WINDOW_SECONDS = 60.0
 
 
+_WHAT_TO_DO = {
+    HandshakeReason.PROXY_MISSING: "It is listed in device.proxy_protocol_from and sends no PROXY v2 "
+    "header; switch that on there (haproxy: send-proxy-v2), or take it off the list.",
+    HandshakeReason.PROXY_V1: "It sends PROXY v1; configure v2 (haproxy: send-proxy-v2).",
+    HandshakeReason.PROXY_MALFORMED: "What it sends is no PROXY v2 header over TCP.",
+    HandshakeReason.PROXY_TIMEOUT: "Its PROXY v2 header did not come in time.",
+}
+
+
 class HandshakeObserver(Protocol):
     """Counts handshakes."""
 
@@ -65,4 +74,5 @@ class HandshakeJournal:
             reason=reason.value,
             subject=certificate.subject if certificate else None,
             serial=certificate.serial if certificate else None,
+            **({"detail": _WHAT_TO_DO[reason]} if reason in _WHAT_TO_DO else {}),
         )

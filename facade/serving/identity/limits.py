@@ -2,8 +2,9 @@
 
 Guarantees: pure; times come in as arguments. `Watchdog` never ends a connection on which the client
 takes its bytes at the minimum rate, nor one in the middle of an answer that makes the client
-wait. Does not know where an answer ends: between requests (and in the middle of a request's head)
-it is the HTTP server's keep-alive limit that counts, so that one must be set too.
+wait. Does not know where an answer ends: after the first request it is the HTTP server's keep-alive
+limit that counts, between requests and in the middle of a request's head, so that one must be
+set too. (aiohttp's does not run before the first answer: that part is ours.)
 """
 
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ class TlsLimits:
 
     Arguments:
         handshake_seconds: from accept to the end of the handshake.
-        idle_seconds: from the handshake to the client's first byte.
+        idle_seconds: from the handshake to the end of the first request's head, however it trickles.
         silence_seconds: silence in both directions later on. A last net, hours long: a strict
             pull sends nothing before the whole blob is verified, and a stalled upstream makes
             any pull wait.
@@ -24,6 +25,9 @@ class TlsLimits:
             from a full buffer, over this long, is cut.
         linger_seconds: how long a refused client may take to read its alert.
         max_connections: beyond this new ones are closed at once.
+        max_handshakes_per_address: handshakes under way from one address (of IPv6: from one /64).
+            When all connections are taken, the greediest address makes room before a newcomer is
+            turned away (`half_open`).
         max_per_certificate: of these, with one client certificate: no device keeps the others out.
     """
 
@@ -34,6 +38,7 @@ class TlsLimits:
     min_bytes_per_second: float = 1024.0
     linger_seconds: float = 2.0
     max_connections: int = 4096
+    max_handshakes_per_address: int = 2048
     max_per_certificate: int = 256
 
     @property
@@ -53,17 +58,17 @@ class Verdict(Enum):
 class Watchdog:
     """Looks at one connection every `TlsLimits.interval` seconds."""
 
-    __slots__ = ("_buffered", "_limits", "_looked", "_sent", "asked", "last")
+    __slots__ = ("_began", "_buffered", "_limits", "_looked", "_sent", "asked", "last")
 
     def __init__(self, limits: TlsLimits, now: float) -> None:
         self._limits = limits
-        self._looked = now
+        self._began = self._looked = now
         self._sent = 0
         self._buffered = 0
         self.last = now
         """When a byte last moved between us and the application, either way."""
         self.asked = False
-        """Whether the client ever said anything."""
+        """Whether a whole request ever came: bytes that trickle are none."""
 
     def look(self, now: float, *, sent: int, buffered: int) -> Verdict:
         """Judge the connection.
@@ -80,6 +85,6 @@ class Watchdog:
         return Verdict.CLOSE if not buffered and self._silent(now) else Verdict.KEEP
 
     def _silent(self, now: float) -> bool:
-        limits = self._limits
-        limit = limits.silence_seconds if self.asked else limits.idle_seconds
-        return now - self.last >= limit
+        if not self.asked:
+            return now - self._began >= self._limits.idle_seconds
+        return now - self.last >= self._limits.silence_seconds

@@ -6,13 +6,17 @@ connection, and a reset may overtake the alert (RFC 1122, 4.2.2.13).
 """
 
 import asyncio
+import ipaddress
 import ssl
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from facade.serving.identity.half_open import HalfOpen, plain
 from facade.serving.identity.handshake import CertificateWatch, TlsHooks
 from facade.serving.identity.limits import TlsLimits
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _RECEIVE_BYTES = 64 * 1024
 _MAX_DISCARDED_BYTES = 256 * 1024
@@ -32,6 +36,8 @@ class Listener:
         received: one receive buffer for all: what lands in it is consumed at once.
         transports: the plain transports that are open.
         clients: how many established connections each certificate (DER) has.
+        half_open: the handshakes under way.
+        balancers: from these a PROXY v2 header is required.
     """
 
     context: Callable[[], ssl.SSLContext]
@@ -42,6 +48,23 @@ class Listener:
     received: memoryview = field(default_factory=_receive_buffer)
     transports: set[asyncio.Transport] = field(default_factory=set)
     clients: Counter[bytes] = field(default_factory=Counter)
+    balancers: tuple[Network, ...] = ()
+    half_open: HalfOpen = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.half_open = HalfOpen(self.limits.max_handshakes_per_address)
+
+    def is_balancer(self, host: str) -> bool:
+        """Whether `host` is a balancer whose word on the client's address counts."""
+        address = plain(host)
+        return any(address in network for network in self.balancers)
+
+
+def peer_name(name: tuple[str, int] | None) -> str:
+    """The client's `address:port`."""
+    if not name:
+        return "unknown"
+    return f"[{name[0]}]:{name[1]}" if ":" in name[0] else f"{name[0]}:{name[1]}"
 
 
 class Farewell(asyncio.BufferedProtocol):

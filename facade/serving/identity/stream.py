@@ -2,7 +2,8 @@
 
 Guarantees: the public interface of `asyncio.Transport`. `get_extra_info` also answers
 `peercert_der` (the client's verified certificate, bytes), `ssl_object`, `sslcontext` and
-`cipher`; everything else comes from the plain transport. Does not half-close: an HTTP
+`cipher`, and `peername` with what a listed balancer says; everything else comes from the plain
+transport. Does not half-close: an HTTP
 server never does, and TLS 1.3's half-close is not worth a state of its own here.
 """
 
@@ -10,6 +11,8 @@ import asyncio
 import ssl
 from collections.abc import Iterable
 from typing import Any, Protocol
+
+from facade.serving.identity.limits import Watchdog
 
 _JOIN_BELOW_BYTES = 16 * 1024
 """Pieces that fit one TLS record together are sent as one."""
@@ -21,6 +24,8 @@ class Connection(Protocol):
     der: bytes
     app: asyncio.Protocol | None
     tls: ssl.SSLObject
+    peername: tuple[str, int] | None
+    watchdog: Watchdog
 
     @property
     def closing(self) -> bool: ...
@@ -53,7 +58,13 @@ class TlsTransport(asyncio.Transport):
             return tls.context
         if name == "cipher":
             return tls.cipher()
+        if name == "peername" and self._connection.peername is not None:
+            return self._connection.peername
         return self._raw.get_extra_info(name, default)
+
+    def request_read(self) -> None:
+        """The application has a whole request: the limit on trickling ones is met."""
+        self._connection.watchdog.asked = True
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         self._connection.write(data)

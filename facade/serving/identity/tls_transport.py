@@ -7,7 +7,6 @@ Guarantees:
   nor uvloop's own TLS sees to (`listener.Farewell`).
 - The application's protocol is made after the handshake; a client that does not complete one
   within its time limit costs a socket and little else.
-- Every connection asks for the current context: reload is an assignment.
 Does not guarantee anything about the certificate beyond what the context demanded.
 
 Works on asyncio and uvloop: public transport and protocol interfaces only.
@@ -17,27 +16,16 @@ import asyncio
 import contextlib
 import socket
 import ssl
-from collections.abc import Callable
 from typing import cast
 
 from facade.serving.identity.connection import TlsConnection
+from facade.serving.identity.half_open import source
 from facade.serving.identity.handshake import (
     HandshakeReason,
-    NullHooks,
     PeerCertificate,
-    TlsHooks,
     reason_for,
 )
-from facade.serving.identity.limits import TlsLimits
-from facade.serving.identity.listener import Farewell, Listener
-
-__all__ = [
-    "TlsHooks",
-    "TlsLimits",
-    "TlsProtocolFactory",
-    "TlsServerProtocol",
-    "tls_protocol_factory",
-]
+from facade.serving.identity.listener import Farewell, Listener, peer_name
 
 _SPEAK_TLS = (
     b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\n"
@@ -46,16 +34,42 @@ _SPEAK_TLS = (
 
 
 class TlsServerProtocol(asyncio.BufferedProtocol):
-    """One connection until its handshake is over, one way or the other."""
+    """One connection until its handshake is over, one way or the other.
 
-    __slots__ = ("_incoming", "_listener", "_outgoing", "_over", "_raw", "_timer", "_tls")
+    Arguments:
+        proxied: the client's address as a balancer tells it; None = the socket's.
+        own_words: the balancer speaks for itself: when it goes without a word, it only looked
+            whether we are there.
+    """
+
+    __slots__ = (
+        "_address",
+        "_incoming",
+        "_listener",
+        "_outgoing",
+        "_over",
+        "_peername",
+        "_proxied",
+        "_quiet",
+        "_raw",
+        "_timer",
+        "_tls",
+    )
 
     _raw: asyncio.Transport
     _tls: ssl.SSLObject
     _timer: asyncio.TimerHandle
 
-    def __init__(self, listener: Listener) -> None:
+    def __init__(
+        self,
+        listener: Listener,
+        proxied: tuple[str, int] | None = None,
+        *,
+        own_words: bool = False,
+    ) -> None:
         self._listener = listener
+        self._proxied = proxied
+        self._quiet = own_words
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._over = False
@@ -65,12 +79,17 @@ class TlsServerProtocol(asyncio.BufferedProtocol):
         self._raw = raw = cast("asyncio.Transport", transport)
         listener = self._listener
         loop = asyncio.get_running_loop()
+        self._peername = self._proxied or raw.get_extra_info("peername")
+        self._address = source(self._peername[0]) if self._peername else "unknown"
         self._timer = loop.call_later(listener.limits.handshake_seconds, self._expired)
-        if len(listener.transports) >= listener.limits.max_connections:
+        if not self._admitted():
             self._end()
-            listener.hooks.handshake_failed(_peer(raw), HandshakeReason.OVERLOADED, None)
+            listener.hooks.handshake_failed(
+                peer_name(self._peername), HandshakeReason.OVERLOADED, None
+            )
             raw.abort()
             return
+        listener.half_open.begin(self._address, self)
         listener.transports.add(raw)
         try:
             context = listener.context()
@@ -85,6 +104,7 @@ class TlsServerProtocol(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         if self._over:
             return
+        self._quiet = False
         self._incoming.write(self._listener.received[:nbytes])
         watch = self._listener.watch
         watch.forget()
@@ -101,15 +121,39 @@ class TlsServerProtocol(asyncio.BufferedProtocol):
             self._succeed()
 
     def eof_received(self) -> bool:
+        if self._quiet:
+            return False
         self._fail(HandshakeReason.CLIENT_CLOSED)
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if not self._over:
-            self._end()
-            peer = _peer(self._raw)
-            self._listener.hooks.handshake_failed(peer, HandshakeReason.CLIENT_CLOSED, None)
+        self._gone()
         self._listener.transports.discard(self._raw)
+
+    def give_up(self) -> None:
+        """Make room for another (`half_open`)."""
+        self._end()
+        self._listener.hooks.handshake_failed(
+            peer_name(self._peername), HandshakeReason.OVERLOADED, None
+        )
+        self._listener.transports.discard(self._raw)
+        self._raw.abort()
+
+    def _admitted(self) -> bool:
+        listener = self._listener
+        if not listener.half_open.admits(self._address):
+            return False
+        full = len(listener.transports) >= listener.limits.max_connections
+        return not full or listener.half_open.make_room(self._address)
+
+    def _gone(self) -> None:
+        """The client left in the middle."""
+        if self._over:
+            return
+        self._end()
+        if not self._quiet:
+            peer = peer_name(self._peername)
+            self._listener.hooks.handshake_failed(peer, HandshakeReason.CLIENT_CLOSED, None)
 
     def _succeed(self) -> None:
         listener, raw, tls = self._listener, self._raw, self._tls
@@ -123,9 +167,11 @@ class TlsServerProtocol(asyncio.BufferedProtocol):
             raw.write(self._outgoing.read())
         elif not self._incoming.pending:
             _acknowledge(raw)
-        connection = TlsConnection(listener, raw, tls, self._incoming, self._outgoing, der)
+        connection = TlsConnection(
+            listener, raw, tls, self._incoming, self._outgoing, der, self._proxied
+        )
         raw.set_protocol(connection)
-        listener.hooks.handshake_done(_peer(raw), der)
+        listener.hooks.handshake_done(peer_name(self._peername), der)
         connection.start()
 
     def _fail(
@@ -137,7 +183,7 @@ class TlsServerProtocol(asyncio.BufferedProtocol):
         if self._over:
             return
         self._end()
-        self._listener.hooks.handshake_failed(_peer(self._raw), reason, certificate)
+        self._listener.hooks.handshake_failed(peer_name(self._peername), reason, certificate)
         Farewell.say(self._listener, self._raw, last_words)
 
     def _expired(self) -> None:
@@ -146,61 +192,7 @@ class TlsServerProtocol(asyncio.BufferedProtocol):
     def _end(self) -> None:
         self._over = True
         self._timer.cancel()
-
-
-class TlsProtocolFactory:
-    """Makes a protocol per connection, for `loop.create_server(…, ssl=None)`."""
-
-    def __init__(
-        self,
-        context: Callable[[], ssl.SSLContext],
-        app_factory: Callable[[], asyncio.Protocol],
-        *,
-        hooks: TlsHooks,
-        limits: TlsLimits,
-    ) -> None:
-        self._source = context
-        self._observed: ssl.SSLContext | None = None
-        self._listener = Listener(self._context, app_factory, hooks, limits)
-
-    def __call__(self) -> TlsServerProtocol:
-        return TlsServerProtocol(self._listener)
-
-    @property
-    def connections(self) -> int:
-        """How many are open just now, those in their handshake and farewell included."""
-        return len(self._listener.transports)
-
-    def abort(self) -> None:
-        """Drop every connection that is still there: the last step of a shutdown."""
-        for transport in tuple(self._listener.transports):
-            transport.abort()
-
-    def _context(self) -> ssl.SSLContext:
-        context = self._source()
-        if context is not self._observed:
-            self._listener.watch.observe(context)
-            self._observed = context
-        return context
-
-
-def tls_protocol_factory(
-    context: Callable[[], ssl.SSLContext],
-    app_factory: Callable[[], asyncio.Protocol],
-    *,
-    hooks: TlsHooks | None = None,
-    limits: TlsLimits | None = None,
-) -> TlsProtocolFactory:
-    """A protocol factory for `loop.create_server(…, ssl=None)`.
-
-    Arguments:
-        context: gives the current server context, for each new connection.
-        app_factory: makes the protocol behind TLS (an `aiohttp.web.Server`).
-        hooks: told of every handshake's outcome.
-    """
-    return TlsProtocolFactory(
-        context, app_factory, hooks=hooks or NullHooks(), limits=limits or TlsLimits()
-    )
+        self._listener.half_open.end(self._address, self)
 
 
 def _acknowledge(raw: asyncio.Transport) -> None:
@@ -213,11 +205,3 @@ def _acknowledge(raw: asyncio.Transport) -> None:
     if sock is not None:
         with contextlib.suppress(OSError):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
-
-
-def _peer(raw: asyncio.Transport) -> str:
-    """The client's `address:port`."""
-    name = raw.get_extra_info("peername")
-    if not name:
-        return "unknown"
-    return f"[{name[0]}]:{name[1]}" if ":" in name[0] else f"{name[0]}:{name[1]}"

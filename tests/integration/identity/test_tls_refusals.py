@@ -1,10 +1,12 @@
 """Who does not get in, and that every client learns why: sockets, alerts, hooks."""
 
 import asyncio
+import contextlib
 import socket
 import ssl
 import struct
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -245,6 +247,52 @@ async def test_connections_beyond_the_limit_are_closed_at_once(context: ssl.SSLC
             await writer.wait_closed()
             assert listener.hooks.failed == [(HandshakeReason.OVERLOADED, None)]
             assert listener.factory.connections == 2
+
+
+async def test_hanging_handshakes_of_one_address_are_bounded(context: ssl.SSLContext) -> None:
+    """127.0.0.2 hangs; 127.0.0.1 gets in all the same."""
+    limits = TlsLimits(max_handshakes_per_address=3)
+    async with tls_listener(context, ScriptedProtocol, limits) as listener:
+        with ExitStack() as held:
+            hanging = [
+                held.enter_context(
+                    socket.create_connection(listener.address, source_address=("127.0.0.2", 0))
+                )
+                for _ in range(3)
+            ]
+            await listener.settled(3)
+            with socket.create_connection(
+                listener.address, source_address=("127.0.0.2", 0)
+            ) as late:
+                late.settimeout(5)
+                with contextlib.suppress(ConnectionResetError):
+                    assert await asyncio.to_thread(late.recv, 1) == b""
+            assert listener.hooks.failed == [(HandshakeReason.OVERLOADED, None)]
+            await asyncio.to_thread(enter, listener.address)
+            assert len(hanging) == listener.factory.handshakes == 3
+
+
+async def test_a_full_listener_ends_a_hanging_handshake_for_a_newcomer(
+    context: ssl.SSLContext,
+) -> None:
+    limits = TlsLimits(max_connections=4)
+    async with tls_listener(context, ScriptedProtocol, limits) as listener:
+        with ExitStack() as held:
+            for _ in range(4):
+                held.enter_context(
+                    socket.create_connection(listener.address, source_address=("127.0.0.2", 0))
+                )
+            await listener.settled(4)
+            await asyncio.to_thread(enter, listener.address)
+            assert listener.hooks.failed[0] == (HandshakeReason.OVERLOADED, None)
+            assert listener.hooks.peers[0].startswith("127.0.0.2:")
+            assert len(listener.hooks.done) == 1
+
+
+def enter(address: tuple[str, int]) -> None:
+    """Complete a handshake with the device's certificate."""
+    with TlsPeer(address, client_context(CA, CA.device())) as peer:
+        peer.handshake(with_data=b"x")
 
 
 async def test_a_context_that_cannot_be_had_costs_that_connection_alone(

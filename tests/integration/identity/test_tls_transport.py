@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from facade.serving.identity.limits import TlsLimits
+from facade.serving.identity.stream import TlsTransport
 from facade.serving.identity.tls import server_context
 from tests.support.pki import Authority, client_context
 from tests.support.tls_listener import ScriptedProtocol, TlsListener, tls_listener
@@ -486,7 +487,11 @@ async def test_a_silent_connection_is_closed_politely(
             peer.send(said)
         return peer.receive_all()
 
-    async with tls_listener(context, Apps(), limits) as listener:
+    def begun(protocol: ScriptedProtocol, _: bytes) -> None:
+        assert isinstance(protocol.wire, TlsTransport)
+        protocol.wire.request_read()
+
+    async with tls_listener(context, Apps(begun), limits) as listener:
         assert await in_thread(listener, talk) == b""
 
 

@@ -51,3 +51,11 @@ def test_a_scanner_fills_no_log_and_is_counted_all_the_same() -> None:
         journal.handshake_failed("1.2.3.4:5", HandshakeReason.NOT_TLS, None)
     assert [line["event"] for line in lines] == ["handshakes_failed_unlogged", "handshake_failed"]
     assert lines[0]["count"] == 30
+
+
+def test_a_balancer_that_speaks_the_old_protocol_is_told_what_to_do() -> None:
+    with capture_logs() as lines:
+        HandshakeJournal(FakeClock(), _Counts()).handshake_failed(
+            "10.0.0.2:5", HandshakeReason.PROXY_V1, None
+        )
+    assert lines[0]["detail"] == "It sends PROXY v1; configure v2 (haproxy: send-proxy-v2)."

@@ -22,8 +22,16 @@ def test_a_client_that_waits_for_the_rest_of_its_answer_is_not() -> None:
 
 def test_words_either_way_begin_the_silence_anew() -> None:
     dog = Watchdog(LIMITS, now=0)
+    dog.asked = True
     dog.last = 100
-    assert dog.look(174, sent=0, buffered=0) is Verdict.KEEP
+    assert dog.look(3699, sent=0, buffered=0) is Verdict.KEEP
+    assert dog.look(3700, sent=0, buffered=0) is Verdict.CLOSE
+
+
+def test_bytes_that_trickle_are_no_request() -> None:
+    dog = Watchdog(LIMITS, now=0)
+    dog.last = 74
+    assert dog.look(75, sent=0, buffered=0) is Verdict.CLOSE
 
 
 def test_a_client_that_takes_nothing_is_cut() -> None:

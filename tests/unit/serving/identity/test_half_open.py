@@ -1,0 +1,71 @@
+"""Handshakes under way: bounded by address, and the greediest makes room."""
+
+import pytest
+
+from facade.serving.identity.half_open import HalfOpen, source
+
+
+class Hanging:
+    def __init__(self, half_open: HalfOpen, address: str) -> None:
+        self.given_up = False
+        self._address = address
+        self._half_open = half_open
+        half_open.begin(address, self)
+
+    def give_up(self) -> None:
+        self.given_up = True
+        self._half_open.end(self._address, self)
+
+
+def test_an_address_has_its_bound() -> None:
+    half_open = HalfOpen(2)
+    first, _second = Hanging(half_open, "a"), Hanging(half_open, "a")
+    assert not half_open.admits("a")
+    assert half_open.admits("b")
+    half_open.end("a", first)
+    half_open.end("a", first)
+    assert half_open.admits("a")
+    assert len(half_open) == 1
+
+
+def test_the_oldest_of_the_greediest_makes_room() -> None:
+    half_open = HalfOpen(10)
+    modest = Hanging(half_open, "b")
+    greedy = [Hanging(half_open, "a") for _ in range(3)]
+    assert half_open.make_room("c")
+    assert [one.given_up for one in greedy] == [True, False, False]
+    assert not modest.given_up
+
+
+def test_who_is_greediest_makes_no_room_for_itself() -> None:
+    half_open = HalfOpen(10)
+    greedy = [Hanging(half_open, "a") for _ in range(3)]
+    modest = Hanging(half_open, "b")
+    assert not half_open.make_room("a")
+    assert half_open.make_room("b")
+    assert not half_open.make_room("b")  # two and two: nobody is greedier
+    assert not modest.given_up
+    assert [one.given_up for one in greedy].count(True) == 1
+
+
+def test_equals_do_not_push_each_other_out() -> None:
+    half_open = HalfOpen(10)
+    assert not half_open.make_room("a")
+    first = Hanging(half_open, "a")
+    assert not half_open.make_room("b")
+    assert not first.given_up
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2::9", "2001:db8:1:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("::1", "::/64"),
+    ],
+)
+def test_what_counts_as_one_address(host: str, expected: str) -> None:
+    assert source(host) == expected
