@@ -20,7 +20,7 @@ log = structlog.get_logger(__name__)
 
 BODY_SECONDS = 10.0
 """For a whole request: it is small, and was written before it was sent."""
-MAX_REQUEST_BYTES = 1024 * 1024
+MAX_REQUEST_BYTES = 4 * 1024 * 1024
 """A connection with its settings (a CA bundle of 64 KiB) and challenges, or a batch of reports."""
 ERROR_STATUS = 422
 """Of every answer that is an error; its body says which."""

@@ -18,6 +18,7 @@ from facade.link.errors_codec import error_in
 from facade.link.strict import Fields, Malformed, dump, load
 from facade.oci.digest import Digest
 from facade.oci.reference import Repository
+from facade.reasons import Reason
 from facade.upstream.connection import Connection
 from facade.wings import CacheStatus, WarmResult
 
@@ -42,7 +43,7 @@ class SocketCachePort:
     """
 
     def __init__(self, path: Path, *, name: str = "A serving process") -> None:
-        self._caller = Caller(path, name)
+        self._caller = Caller(path, name, Reason.INTERNAL)
 
     async def close(self) -> None:
         """Break off what runs."""

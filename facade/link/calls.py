@@ -22,8 +22,6 @@ CONNECT_SECONDS = 5.0
 """To a Unix socket it takes no time unless the other side's queue is full."""
 MAX_CALLS = 512
 """At once; more wait for their turn, within their deadline."""
-MAX_MANIFEST_BYTES = 4 * 1024 * 1024
-"""trust.md: a manifest is at most 4 MiB."""
 MAX_ERROR_BYTES = 256 * 1024
 RETRY_AFTER_SECONDS = 2.0
 OCTETS = "application/octet-stream"
@@ -34,31 +32,18 @@ class Away(Unavailable):
     """The other side does not answer, or not as it should."""
 
 
-def away(what: str, why: str) -> Away:
-    """The error, in words.
-
-    Arguments:
-        what: whom was spoken to, like "The control side".
-        why: the end of the sentence after "does not answer just now".
-    """
-    return Away(
-        f"{what} does not answer just now ({why}). Try again in a moment; if it stays so, see the "
-        "log of facade up.",
-        reason=Reason.CONTROL_UNAVAILABLE,
-        retry_after=RETRY_AFTER_SECONDS,
-    )
-
-
 class Caller:
     """Calls to the one socket `path`.
 
     Arguments:
         what: who answers there, for messages.
+        reason: that it does not.
     """
 
-    def __init__(self, path: Path, what: str) -> None:
+    def __init__(self, path: Path, what: str, reason: Reason) -> None:
         self._path = checked(path)
         self._what = what
+        self._reason = reason
         self._session: aiohttp.ClientSession | None = None
         self._running: set[asyncio.Timeout] = set()
         self._closed = False
@@ -132,13 +117,18 @@ class Caller:
             raise self.away("it is silent") from error
         except Malformed as error:
             raise self.away(f"its answer cannot be read: {error}") from error
-        except (aiohttp.ClientError, OSError) as error:
+        except (aiohttp.ClientError, OSError, RuntimeError) as error:
+            # aiohttp's StreamReader raises a bare RuntimeError when its connection went between reads.
             raise self.away("the connection broke") from error
         return data
 
     def away(self, why: str) -> Away:
-        """The error that says so."""
-        return away(self._what, why)
+        """The error that says so, and `why` in a few words."""
+        return Away(
+            f"{self._what} does not answer just now ({why}). Try again in a moment.",
+            reason=self._reason,
+            retry_after=RETRY_AFTER_SECONDS,
+        )
 
 
 async def _read(response: aiohttp.ClientResponse, limit: int) -> bytes:

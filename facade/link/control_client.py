@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from facade.clock import Clock
-from facade.link.calls import MAX_MANIFEST_BYTES, Caller
+from facade.link.calls import Caller
 from facade.link.codec import (
     authorization_in,
     authorization_request_out,
@@ -25,6 +25,8 @@ from facade.link.strict import Malformed, dump, load
 from facade.oci.digest import Digest
 from facade.oci.host import RegistryHost
 from facade.oci.reference import Repository
+from facade.reasons import Reason
+from facade.target import MAX_MANIFEST_BYTES
 from facade.upstream.challenge import Challenge
 from facade.upstream.connection import Authorization, Connection, Scope
 from facade.wings import ControlSnapshot, Event
@@ -38,8 +40,8 @@ AUTHORIZATION_SECONDS = 120.0
 """The last resort: the exchange behind it has its own deadlines, and so has who asks."""
 MANIFEST_SECONDS = 20.0
 SMALL_SECONDS = 5.0
-MAX_AUTHORIZATION_BYTES = 256 * 1024
-"""Tokens are some KiB; what the token service may send is bounded to 64 KiB."""
+MAX_AUTHORIZATION_BYTES = 512 * 1024
+"""Tokens are some KiB; what a token service may send is bounded to 64 KiB, six times that in JSON."""
 
 
 class SocketControlPort:
@@ -53,20 +55,20 @@ class SocketControlPort:
     """
 
     def __init__(self, path: Path, *, clock: Clock, observer: ReportObserver) -> None:
-        self._caller = Caller(path, "The control side of this facade")
+        self._caller = Caller(path, "The control side of this facade", Reason.CONTROL_UNAVAILABLE)
         self._clock = clock
         self._follower = Follower(self._caller, clock, lost=self._caller.give_up)
         self._reporter = Reporter(self._caller, clock, observer)
         self._tasks: list[asyncio.Task[None]] = []
 
-    async def start(self) -> None:
-        """Wait for the first snapshot. Raises Unavailable when none comes within `START_SECONDS`."""
+    async def start(self, *, within: float = START_SECONDS) -> None:
+        """Wait for the first snapshot. Raises Unavailable when none comes `within` these seconds."""
         self._tasks = [
             asyncio.create_task(self._follower.run(), name="control feed"),
             asyncio.create_task(self._reporter.run(), name="control reports"),
         ]
         try:
-            await self._up(START_SECONDS)
+            await self._up(within)
         except BaseException:
             await self.close()
             raise

@@ -15,7 +15,7 @@ from aiohttp import web
 
 from facade.clock import Clock
 from facade.link.answers import answering
-from facade.link.calls import MAX_MANIFEST_BYTES, OCTETS
+from facade.link.calls import OCTETS
 from facade.link.codec import (
     authorization_out,
     authorization_request_in,
@@ -24,6 +24,7 @@ from facade.link.codec import (
 from facade.link.events_codec import event_in
 from facade.link.feed_codec import Frame, Position, frame_out, position_out
 from facade.link.strict import Fields, Malformed, dump, load
+from facade.target import MAX_MANIFEST_BYTES
 from facade.wings import ControlPort, ControlSnapshot
 
 log = structlog.get_logger(__name__)

@@ -60,6 +60,9 @@ class Follower:
                 await self._follow()
             except Away as error:
                 self._tell_silence(error)
+            except Exception:
+                # A defect of ours with one frame must not end the deny list's updates for good.
+                log.exception("control_feed_failed")
             finally:
                 if self.up.is_set():
                     self.up.clear()
@@ -100,9 +103,12 @@ class Follower:
             raise self._caller.away("the connection broke") from error
 
     async def _read(self, content: aiohttp.StreamReader) -> bytes:
-        length = length_in(await content.readexactly(LENGTH_BYTES))
-        async with asyncio.timeout(FRAME_SECONDS):
-            return await content.readexactly(length)
+        try:
+            length = length_in(await content.readexactly(LENGTH_BYTES))
+            async with asyncio.timeout(FRAME_SECONDS):
+                return await content.readexactly(length)
+        except RuntimeError as error:  # aiohttp's, when its connection went between reads
+            raise EOFError from error
 
     async def _take(self, body: bytes) -> None:
         if len(body) > _IN_THREAD_BYTES:

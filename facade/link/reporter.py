@@ -2,7 +2,8 @@
 
 Guarantees: `report` never blocks: what does not fit into the queue is dropped and counted; order is
 kept; a batch whose answer was lost is sent again under its number, which the control side counts
-once. Does not guarantee that a reported event survives a kill of either side.
+once. Does not guarantee that a reported event survives a kill of either side, nor that it counts only
+once when the control side is killed between taking a batch and saying so.
 """
 
 import asyncio
@@ -15,7 +16,6 @@ import structlog
 
 from facade.clock import Clock
 from facade.errors import FacadeError
-from facade.link.answers import MAX_REQUEST_BYTES
 from facade.link.calls import Away, Caller
 from facade.link.events_codec import event_out
 from facade.link.strict import dump
@@ -25,13 +25,13 @@ log = structlog.get_logger(__name__)
 
 MAX_EVENTS = 10_000
 MAX_BATCH = 500
+MAX_BATCH_BYTES = 512 * 1024
 MAX_EVENT_BYTES = 32 * 1024
 FLUSH_SECONDS = 0.5
 SEND_SECONDS = 15.0
 MAX_PAUSE_SECONDS = 5.0
 LAST_SECONDS = 2.0
 """For what is left at the end."""
-_ROOM_FOR_THE_REST = 1024
 
 
 class ReportObserver(Protocol):
@@ -69,6 +69,10 @@ class Reporter:
                 pause = FLUSH_SECONDS
             except Away:
                 pause = min(2 * pause, MAX_PAUSE_SECONDS)  # the follower has said it
+            except Exception:
+                # A defect of ours with one batch must not end the reports of all later pulls.
+                log.exception("reports_dropped", count=len(self._batch))
+                self._drop()
 
     async def finish(self) -> None:
         """Send what is left, if that is quickly done. Not while `run` runs."""
@@ -92,22 +96,36 @@ class Reporter:
                 raise
             except FacadeError as error:
                 log.error("reports_dropped", count=len(self._batch), error=error.message)
-                for _ in self._batch:
-                    self._observer.report_dropped()
+                self._drop()
             self._batch = []
+
+    def _drop(self) -> None:
+        for _ in self._batch:
+            self._observer.report_dropped()
+        self._batch = []
 
     def _next(self) -> list[bytes]:
         batch: list[bytes] = []
-        room = MAX_REQUEST_BYTES - _ROOM_FOR_THE_REST - MAX_EVENT_BYTES
-        while self._events and len(batch) < MAX_BATCH and room >= 0:
-            data = dump(event_out(self._events.popleft()))
-            if len(data) > MAX_EVENT_BYTES:
+        size = 0
+        while self._events and len(batch) < MAX_BATCH and size < MAX_BATCH_BYTES:
+            data = _encoded(self._events.popleft())
+            if data is None:
                 self._observer.report_dropped()
                 continue
             batch.append(data)
-            room -= len(data) + 1
+            size += len(data)
         return batch
 
     def _body(self) -> bytes:
         head = b'{"sender":"%s","number":%d,"events":[' % (self._sender.encode(), self._number)
         return head + b",".join(self._batch) + b"]}"
+
+
+def _encoded(event: Event) -> bytes | None:
+    """None when it cannot be sent, which would hold up all that wait behind it."""
+    try:
+        data = dump(event_out(event))
+    except (ValueError, TypeError) as error:  # a time that is no number
+        log.error("report_dropped", event_type=type(event).__name__, error=str(error))
+        return None
+    return data if len(data) <= MAX_EVENT_BYTES else None

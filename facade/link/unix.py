@@ -60,7 +60,7 @@ async def served(
 
     Raises Invalid, naming the socket, when it cannot be had.
     """
-    sock = await asyncio.to_thread(_bind, path, owner)
+    sock, inode = _bind(path, owner)
     runner = web.AppRunner(
         app,
         access_log=None,
@@ -77,7 +77,7 @@ async def served(
     finally:
         await runner.cleanup()
         sock.close()
-        _remove(path)
+        _remove(path, inode)
 
 
 class _GatedSite(web.BaseSite):
@@ -141,12 +141,14 @@ def checked(path: Path) -> str:
     return text
 
 
-def _remove(path: Path) -> None:
+def _remove(path: Path, inode: int) -> None:
+    """Unless a successor's socket stands there by now."""
     with suppress(OSError):
-        path.unlink()
+        if path.lstat().st_ino == inode:
+            path.unlink()
 
 
-def _bind(path: Path, owner: int | None) -> socket.socket:
+def _bind(path: Path, owner: int | None) -> tuple[socket.socket, int]:
     where = checked(path)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -155,6 +157,7 @@ def _bind(path: Path, owner: int | None) -> socket.socket:
         path.chmod(0o600)  # nobody can connect yet: it does not listen
         if owner is not None:
             os.chown(path, owner, -1)
+        inode = path.lstat().st_ino
         sock.listen(BACKLOG)
         sock.setblocking(False)
     except OSError as error:
@@ -163,7 +166,7 @@ def _bind(path: Path, owner: int | None) -> socket.socket:
     except BaseException:
         sock.close()
         raise
-    return sock
+    return sock, inode
 
 
 def _clear(path: Path) -> None:
