@@ -6,7 +6,7 @@ PY := $(VENV)/bin/python
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast bench fuzz lint format lock clean
+.PHONY: help demo test test-fast bench fuzz soak lint format lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -38,6 +38,9 @@ bench: $(VENV)/.dev ## CPU and memory against nginx and docker-registry (ARGS=--
 
 fuzz: $(VENV)/.dev ## atheris on every parser of what comes from outside (ARGS='--seconds 60 [HARNESS…]')
 	@$(PY) -m tests.fuzz $(ARGS)
+
+soak: $(VENV)/.dev ## ten minutes of mixed load with faults (ARGS='--minutes 3 --workers 2')
+	@$(PY) -m tests.soak $(ARGS)
 
 lint: $(VENV)/.dev ## ruff and mypy
 	@$(VENV)/bin/ruff format --check .
