@@ -23,6 +23,9 @@ from facade.errors import Invalid
 log = structlog.get_logger(__name__)
 
 BACKLOG = 1024
+ACCEPT_AT_ONCE = 64
+"""Connections accepted before the loop does anything else, refusing some of them included: a burst
+must not take all descriptors, nor the loop's time."""
 DRAIN_SECONDS = 30.0
 KEEP_ALIVE_SECONDS = 75.0
 LINGER_SECONDS = 2.0
@@ -174,8 +177,9 @@ class _LayeredSite(web.BaseSite):
         assert server is not None
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(
-            self._layer(server), sock=self._sock, backlog=self._backlog
+            self._layer(server), sock=self._sock, backlog=ACCEPT_AT_ONCE
         )
+        self._sock.listen(self._backlog)  # asyncio has one figure for both
 
 
 def bind(name: str, host: str, port: int) -> socket.socket:

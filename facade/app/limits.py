@@ -1,12 +1,17 @@
 """Bounds, wired: time limits of both wings' upstream clients, and the gates of the device wing's."""
 
+import structlog
+
 from facade.clock import Clock
 from facade.config import Settings
+from facade.descriptors import for_connections
 from facade.observability.metrics import Metrics
 from facade.serving.identity.limits import TlsLimits
 from facade.upstream.gate import Gates
 from facade.upstream.retry import Timeouts
 from facade.wings import ControlPort
+
+log = structlog.get_logger(__name__)
 
 
 def timeouts(settings: Settings) -> Timeouts:
@@ -21,14 +26,17 @@ def timeouts(settings: Settings) -> Timeouts:
 
 
 def tls_limits(settings: Settings) -> TlsLimits:
-    """The device listener's limits."""
+    """The device listener's limits; connections never take the last descriptors."""
     given = settings.device.limits
+    connections = min(given.connections, for_connections())
+    if connections < given.connections:
+        log.warning("connections_bounded_by_descriptors", limit=connections)
     return TlsLimits(
         handshake_seconds=given.handshake,
         idle_seconds=given.idle,
         stall_seconds=given.stall,
         min_bytes_per_second=given.min_bytes_per_second,
-        max_connections=given.connections,
+        max_connections=connections,
         max_handshakes_per_address=given.handshakes_per_address,
         max_per_certificate=given.connections_per_certificate,
     )

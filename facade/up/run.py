@@ -16,6 +16,7 @@ from facade.app.node import Node, Offline, node
 from facade.clock import Clock, SystemClock
 from facade.config import Settings, load, parse_listen
 from facade.control.devices.development import DevelopmentPki
+from facade.descriptors import raise_limit
 from facade.observability.logs import configure
 from facade.server import Port, Server
 from facade.up.first_start import prepare
@@ -44,6 +45,7 @@ def up(
 
     Raises FacadeError when it cannot start.
     """
+    raise_limit()
     settings = load(config_file, environ)
     configure(settings.log.level, settings.log.format, sys.stderr)
     return asyncio.run(_up(StateFolder(state.absolute()), names, settings, SystemClock()))
