@@ -50,6 +50,7 @@ class Port:
         tls: https with this context.
         layer: instead of `tls`: a transport layer of our own; the port then speaks https too.
         idle_seconds: how long a connection may stay without a request.
+        bound: a listening socket to use, instead of binding one.
     """
 
     name: str
@@ -58,12 +59,17 @@ class Port:
     tls: ssl.SSLContext | None = None
     layer: Layer | None = None
     idle_seconds: float = KEEP_ALIVE_SECONDS
+    bound: socket.socket | None = None
 
     def url(self, bound: socket.socket) -> str:
         """`scheme://HOST:PORT` as bound."""
-        host, port = bound.getsockname()[:2]
-        scheme = "https" if self.tls or self.layer else "http"
-        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+        return url_of(bound, "https" if self.tls or self.layer else "http")
+
+
+def url_of(bound: socket.socket, scheme: str) -> str:
+    """`scheme://HOST:PORT` of a bound socket."""
+    host, port = bound.getsockname()[:2]
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 class Server:
@@ -93,7 +99,7 @@ class Server:
         """Bind every port, then answer on all of them. Raises Invalid when one is not to be had."""
         sockets: list[socket.socket] = []
         try:
-            sockets.extend(bind(port.name, *port.listen) for port in self._ports)
+            sockets.extend(port.bound or bind(port.name, *port.listen) for port in self._ports)
             for port, sock in zip(self._ports, sockets, strict=True):
                 await self._answer(port, sock)
                 self.urls[port.name] = port.url(sock)
@@ -103,11 +109,16 @@ class Server:
             await self._stack.aclose()
             raise
 
-    def heed_signals(self) -> None:
-        """From now on SIGTERM and SIGINT end `wait`, a second one ends the process; SIGHUP reloads."""
+    def heed_signals(self, *, hasty: bool = True) -> None:
+        """From now on SIGTERM and SIGINT end `wait`; SIGHUP reloads.
+
+        Arguments:
+            hasty: a second one ends the process. (A worker's parent says when, and a service
+                manager's signal to the whole group must not double its own.)
+        """
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop, number)
+            loop.add_signal_handler(number, self._stop, number, hasty)
         loop.add_signal_handler(signal.SIGHUP, self._reload)
 
     async def wait(self) -> None:
@@ -119,8 +130,10 @@ class Server:
         self._draining()
         await self._stack.aclose()
 
-    def _stop(self, number: signal.Signals) -> None:
+    def _stop(self, number: signal.Signals, hasty: bool) -> None:
         if self._stopping.is_set():
+            if not hasty:
+                return
             log.warning("stopping_at_once", signal=number.name)
             os._exit(128 + number)
         log.info("draining", signal=number.name, seconds=DRAIN_SECONDS)

@@ -20,7 +20,9 @@ GROUND_FLOOR = (
     *("facade.secret", "facade.wings", "facade.config", "facade.oci", "facade.upstream"),
     "facade.link",
 )
-COMPOSERS = ("facade.app", "facade.server", "facade.up", "facade.cli", "facade.demo")
+COMPOSERS = (
+    *("facade.app", "facade.server", "facade.up", "facade.workers", "facade.cli", "facade.demo"),
+)
 """What stands above both wings."""
 CRYPTOGRAPHY_ROOMS = (
     *("facade.control.connections.sealing", "facade.control.devices"),

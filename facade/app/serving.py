@@ -6,7 +6,7 @@ comes through `ControlPort`.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from ipaddress import ip_network
@@ -68,9 +68,17 @@ class ServingWing:
 
 @asynccontextmanager
 async def serving_wing(
-    settings: Settings, *, control: ControlPort, metrics: Metrics, clock: Clock
+    settings: Settings,
+    *,
+    control: ControlPort,
+    metrics: Metrics,
+    clock: Clock,
+    follow: Callable[[], Awaitable[None]] | None = None,
 ) -> AsyncIterator[ServingWing]:
     """The wired wing, running.
+
+    Arguments:
+        follow: brings `control`'s snapshot up to date, where that takes a moment.
 
     Raises Invalid for settings or files that cannot be used. Metadata that cannot be verified
     does not stop the start: pulls are refused and readiness says why.
@@ -157,7 +165,7 @@ async def serving_wing(
             content=blobs,
             sources=sources,
             keeper=content.keeper,
-            refresh=refresher.refresh,
+            refresh=_following(follow, refresher),
             clock=clock,
         )
         yield ServingWing(
@@ -171,6 +179,19 @@ async def serving_wing(
                 ("revocation lists", lambda: crl_check(contexts, clock.time())),
             ),
         )
+
+
+def _following(
+    follow: Callable[[], Awaitable[None]] | None, refresher: Refresher
+) -> Callable[[], Awaitable[None]]:
+    """Takes up connections, the deny list and metadata, all as they are at the call."""
+
+    async def refresh() -> None:
+        if follow is not None:
+            await follow()
+        await refresher.refresh()
+
+    return refresh
 
 
 def _tls_files(settings: Settings) -> TlsFiles:

@@ -109,7 +109,17 @@ class DeviceSettings(Section):
         "docker.io", description="registry meant when a request names none"
     )
     workers: int = Field(
-        1, ge=1, le=1, description="serving processes (more than 1: not built yet)"
+        1,
+        ge=0,
+        le=64,
+        description="serving processes, which hold no long-lived secret; 0: serve in the control "
+        "side's own process",
+    )
+    worker_user: str | None = Field(
+        None,
+        min_length=1,
+        description="user that they run as, when facade up is started as root; it can read neither "
+        "sealing key nor database nor online keys",
     )
     proxy_protocol_from: tuple[Cidr, ...] = Field(
         (), description="balancers whose connections begin with a PROXY protocol v2 header"
@@ -223,7 +233,12 @@ class UpstreamTimeouts(Section):
 class UpstreamPerConnection(Section):
     """Bounds per connected registry."""
 
-    transfers: int = Field(16, ge=1, description="blob transfers at once per connection")
+    transfers: int = Field(
+        16,
+        ge=1,
+        description="blob transfers at once per connection and node: each worker may have its share, "
+        "rounded up",
+    )
 
 
 class UpstreamSettings(Section):

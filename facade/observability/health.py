@@ -5,11 +5,14 @@ wrong is `degraded`, so an upstream's outage takes no node out of a balancer. A 
 raises counts as a finding of its own, never as health. Does not probe anything itself.
 """
 
+import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 import structlog
+
+from facade.errors import Invalid
 
 log = structlog.get_logger(__name__)
 
@@ -57,11 +60,16 @@ class Health:
         """From now on unready: the node finishes what it has and goes."""
         self._draining = True
 
-    def readiness(self) -> Readiness:
-        """The verdict now."""
+    def findings(self) -> list[Finding]:
+        """What is wrong now."""
         findings = [finding for name, check in self._checks for finding in _run(name, check)]
         if self._draining:
             findings.append(Finding(Severity.UNREADY, "draining"))
+        return findings
+
+    def readiness(self) -> Readiness:
+        """The verdict now."""
+        findings = self.findings()
         if any(finding.severity is Severity.UNREADY for finding in findings):
             status = "unready"
         else:
@@ -69,6 +77,21 @@ class Health:
         # The worst first: a probe's log often keeps one line.
         findings.sort(key=lambda finding: finding.severity is not Severity.UNREADY)
         return Readiness(status, tuple(finding.reason for finding in findings))
+
+
+def encode_findings(findings: Iterable[Finding]) -> bytes:
+    """As JSON, for another process."""
+    return json.dumps([[finding.severity, finding.reason] for finding in findings]).encode()
+
+
+def decode_findings(data: bytes) -> tuple[Finding, ...]:
+    """What `encode_findings` wrote. Raises Invalid for anything else."""
+    try:
+        return tuple(
+            Finding(Severity(severity), str(reason)) for severity, reason in json.loads(data)
+        )
+    except (ValueError, TypeError) as error:
+        raise Invalid("Another process sent findings that are none.") from error
 
 
 def _run(name: str, check: Check) -> tuple[Finding, ...]:

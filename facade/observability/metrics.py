@@ -3,7 +3,7 @@
 Guarantees: names start with `facade_` and follow Prometheus naming; no device name, digest or
 repository is ever a label; hot paths use children resolved once. Its methods implement the
 small observer protocols that the rooms below define (structurally: nothing there imports this).
-Does not sum over processes: each worker has its own `Metrics`.
+Does not sum over processes: each worker has its own `Metrics`, `exposition` merges them.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,6 +21,7 @@ from prometheus_client import (
 from facade.clock import Clock
 from facade.observability.expiry import ExpiryCollector, ExpiryGauge
 from facade.observability.labels import Children
+from facade.observability.modes import mode_of
 from facade.observability.overload import OverloadMetrics
 from facade.reasons import Reason
 
@@ -126,6 +127,7 @@ class Metrics:
         return Counter(f"facade_{name}", text, labels, registry=self.registry)
 
     def _gauge(self, name: str, text: str) -> Gauge:
+        mode_of(f"facade_{name}")  # refuses one that could not be shown for several workers
         return Gauge(f"facade_{name}", text, registry=self.registry)
 
     def _histogram(

@@ -1,6 +1,7 @@
 """The state folder of `facade up`: what lies where, and that only one process uses it.
 
-Guarantees: secrets are created with mode 0600 and the folder with 0700, never loosened; a file that
+Guarantees: secrets are created with mode 0600 and the folder with 0700, which only a `device.worker_user`
+may pass through; a file that
 is written is complete or absent (written beside, fsynced, renamed). Does not make keys or
 certificates: `first_start` does.
 """
@@ -42,6 +43,11 @@ class StateFolder:
     def database(self) -> Path:
         """The control side's SQLite file."""
         return self.root / "facade.db"
+
+    @property
+    def private(self) -> tuple[Path, ...]:
+        """What SQLite makes with the process's umask: only the folder's mode closes it to others."""
+        return tuple(self.root / f"{self.database.name}{end}" for end in ("", "-wal", "-shm"))
 
     @property
     def cache(self) -> Path:

@@ -1,0 +1,152 @@
+"""What is counted, as a value that passes between processes, and the sum of several of them.
+
+Guarantees: counters and histograms are summed, gauges by `modes`; the order of the parts changes
+nothing; what another process sent is parsed into the same value or refused as a whole. Does not
+remember anything: who sums over processes that come and go keeps the last value of each.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from facade.errors import Invalid
+from facade.observability.modes import MODES, Mode
+
+Key = tuple[str, tuple[tuple[str, str], ...]]
+"""A sample's name, and its labels in the metric's own order."""
+
+_ADDED_UP = frozenset({"counter", "histogram"})
+_CREATED = "_created"
+_COMBINE: dict[Mode, Callable[[float, float], float]] = {
+    Mode.SUM: lambda one, other: one + other,
+    Mode.MAX: max,
+    Mode.MIN: min,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """A metric with all its samples.
+
+    Arguments:
+        kind: Prometheus' word: "counter", "gauge", "histogram".
+    """
+
+    name: str
+    kind: str
+    help: str
+    samples: Mapping[Key, float]
+
+
+Families = Mapping[str, Family]
+"""By name."""
+
+
+def read(registry: Collector) -> Families:
+    """Everything that `registry` holds now."""
+    return {
+        metric.name: Family(
+            metric.name,
+            metric.type,
+            metric.documentation,
+            {
+                (sample.name, tuple(sample.labels.items())): sample.value
+                for sample in metric.samples
+            },
+        )
+        for metric in registry.collect()
+    }
+
+
+def encode(families: Families) -> bytes:
+    """As JSON, for another process."""
+    return json.dumps(
+        [
+            [
+                family.name,
+                family.kind,
+                family.help,
+                [[name, labels, value] for (name, labels), value in family.samples.items()],
+            ]
+            for family in families.values()
+        ],
+        separators=(",", ":"),
+    ).encode()
+
+
+def decode(data: bytes) -> Families:
+    """What `encode` wrote. Raises Invalid for anything else."""
+    try:
+        return {name: _family(name, *rest) for name, *rest in json.loads(data)}
+    except (ValueError, TypeError) as error:
+        raise Invalid("Another process sent samples that are none.") from error
+
+
+def _family(name: Any, kind: Any, text: Any, samples: Any) -> Family:
+    return Family(
+        str(name),
+        str(kind),
+        str(text),
+        {
+            (str(sample), tuple((str(label), str(value)) for label, value in labels)): float(number)
+            for sample, labels, number in samples
+        },
+    )
+
+
+def merged(parts: Iterable[Families]) -> Families:
+    """One set of families for several processes'."""
+    result: dict[str, Family] = {}
+    for part in parts:
+        for name, family in part.items():
+            known = result.get(name)
+            result[name] = family if known is None else _both(known, family)
+    return result
+
+
+def _both(one: Family, other: Family) -> Family:
+    samples = dict(one.samples)
+    for key, value in other.samples.items():
+        known = samples.get(key)
+        samples[key] = value if known is None else _COMBINE[_mode(one, key[0])](known, value)
+    return Family(one.name, one.kind, one.help, samples)
+
+
+def _mode(family: Family, sample: str) -> Mode:
+    if family.kind in _ADDED_UP:
+        return Mode.MIN if sample.endswith(_CREATED) else Mode.SUM
+    return MODES.get(family.name, Mode.SUM)
+
+
+def lasting(families: Families) -> Families:
+    """What stays true of a process that is gone: what it counted."""
+    return {name: family for name, family in families.items() if family.kind in _ADDED_UP}
+
+
+def render(families: Families) -> bytes:
+    """The Prometheus text exposition, labels in their order, families by name."""
+    registry = CollectorRegistry()
+    registry.register(_Shown(families))
+    return generate_latest(registry)
+
+
+class _Shown(Collector):
+    """Families as prometheus_client wants them."""
+
+    def __init__(self, families: Families) -> None:
+        self._families = families
+
+    def describe(self) -> Iterable[Metric]:
+        return ()
+
+    def collect(self) -> Iterable[Metric]:
+        for family in self._families.values():
+            metric = Metric(family.name, family.help, family.kind)
+            for (name, labels), value in family.samples.items():
+                metric.add_sample(name, dict(labels), value)
+            yield metric

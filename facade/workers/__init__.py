@@ -1,0 +1,1 @@
+"""Serving processes under `facade up`: started, watched, replaced, drained, asked."""

@@ -1,0 +1,109 @@
+"""What a worker is told at its start, over the pipe that is its standard input.
+
+Guarantees: only what serving needs is in it: no database, no sealing key, no online keys, no Redis, no
+cloud endpoints, nothing of the operator port; so neither its command line nor its environment nor
+its memory holds any of those. One line of JSON, bounded; the pipe stays open as its lifeline.
+"""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from facade.config.clouds import CredentialsSettings
+from facade.config.settings import (
+    DatabaseSettings,
+    MetricsSettings,
+    OperatorSettings,
+    RedisSettings,
+    SealingSettings,
+    Settings,
+)
+from facade.workers.user import WorkerUser
+
+MAX_BYTES = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One worker's task.
+
+    Arguments:
+        index: which worker it is, from 0.
+        listen_fd: its listening socket, inherited.
+        control_socket: where the control side answers.
+        cache_socket: where it answers the control side.
+        parent_uid: who may ask there.
+        user: whom to become first; None = stay.
+        settings: of the serving side, for this worker.
+    """
+
+    index: int
+    listen_fd: int
+    control_socket: Path
+    cache_socket: Path
+    parent_uid: int
+    user: WorkerUser | None
+    settings: Settings
+
+    def encode(self) -> bytes:
+        """One line."""
+        user = self.user
+        return (
+            json.dumps(
+                {
+                    "index": self.index,
+                    "listen_fd": self.listen_fd,
+                    "control_socket": str(self.control_socket),
+                    "cache_socket": str(self.cache_socket),
+                    "parent_uid": self.parent_uid,
+                    "user": None if user is None else [user.name, user.uid, user.gid],
+                    "settings": self.settings.model_dump(mode="json"),
+                }
+            ).encode()
+            + b"\n"
+        )
+
+    @classmethod
+    def decode(cls, line: bytes) -> "Order":
+        """What `encode` wrote; it comes from our own parent."""
+        given = json.loads(line)
+        return cls(
+            index=given["index"],
+            listen_fd=given["listen_fd"],
+            control_socket=Path(given["control_socket"]),
+            cache_socket=Path(given["cache_socket"]),
+            parent_uid=given["parent_uid"],
+            user=None if given["user"] is None else WorkerUser(*given["user"]),
+            settings=Settings.model_validate(given["settings"]),
+        )
+
+
+def serving_settings(settings: Settings, metadata_dir: Path) -> Settings:
+    """What a worker needs of `settings`, and its share of what the node may do.
+
+    Arguments:
+        metadata_dir: its own folder of verified metadata.
+    """
+    upstream = settings.upstream
+    share = math.ceil(upstream.per_connection.transfers / settings.device.workers)
+    return settings.model_copy(
+        update={
+            "operator": OperatorSettings(),
+            "metrics": MetricsSettings(),
+            "database": DatabaseSettings(),
+            "redis": RedisSettings(),
+            "sealing": SealingSettings(),
+            "credentials": CredentialsSettings(),
+            "trust": settings.trust.model_copy(
+                update={"repository": None, "online_keys": None, "metadata_dir": metadata_dir}
+            ),
+            "upstream": upstream.model_copy(
+                update={
+                    "per_connection": upstream.per_connection.model_copy(
+                        update={"transfers": share}
+                    )
+                }
+            ),
+        }
+    )

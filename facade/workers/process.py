@@ -1,0 +1,129 @@
+"""One serving process, seen from its parent.
+
+Guarantees: it is started with an environment of listed variables only, so no `FACADE_…` secret comes
+with it; it inherits its listening socket, the order's pipe and stderr, and nothing else; it is
+its own process group, so Ctrl-C reaches it only through the parent, which orders the drain. It
+dies with its parent: `lifeline` says how.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from facade.errors import Invalid, Unavailable
+
+READY_SECONDS = 60.0
+"""From order to answering. A start takes one or two; a machine under load takes more."""
+MAX_REPORT_BYTES = 64 * 1024
+_PASSED = frozenset(
+    {"PATH", "LANG", "LANGUAGE", "TZ", "HOME", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR"}
+    | {"LD_LIBRARY_PATH", "LD_PRELOAD", "MALLOC_ARENA_MAX", "OPENSSL_CONF"}
+)
+_PASSED_PREFIXES = ("LC_", "PYTHON")
+
+
+def passed_on(environ: Mapping[str, str]) -> dict[str, str]:
+    """The part of the environment that a worker gets."""
+    return {
+        name: value
+        for name, value in environ.items()
+        if name in _PASSED or name.startswith(_PASSED_PREFIXES)
+    }
+
+
+class WorkerProcess:
+    """A started process that waits for its order, or works."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+
+    @classmethod
+    async def launch(
+        cls, command: Sequence[str], sock: socket.socket, environ: Mapping[str, str]
+    ) -> "WorkerProcess":
+        """Start `command`; its imports go on while the parent does other things.
+
+        Raises Unavailable when the machine gives no more processes.
+        """
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *command,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                pass_fds=(sock.fileno(),),
+                env=passed_on(environ),
+                process_group=0,
+                limit=MAX_REPORT_BYTES,
+            )
+        except OSError as error:
+            raise Unavailable(
+                f"A serving process cannot be started: {error.strerror or error}."
+            ) from error
+        return cls(process)
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    async def begin(self, order: bytes) -> None:
+        """Hand the order over and return when it serves.
+
+        Raises Invalid with the worker's own words when it cannot, Unavailable when it ended
+        without any or says nothing for `READY_SECONDS`.
+        """
+        assert self._process.stdin is not None
+        try:
+            async with asyncio.timeout(READY_SECONDS):
+                with contextlib.suppress(ConnectionError):  # it ended: its report says why
+                    self._process.stdin.write(order)
+                    await self._process.stdin.drain()
+                report = await self.report()
+        except TimeoutError:
+            raise Unavailable(
+                f"A serving process (PID {self.pid}) did not answer within {READY_SECONDS:.0f} s."
+            ) from None
+        if report.get("ready"):
+            return
+        if error := report.get("error"):
+            raise Invalid(str(error))
+        raise Unavailable(f"A serving process ended at its start ({await self.ended()}).")
+
+    async def report(self) -> dict[str, Any]:
+        """The next thing it says; {} when it will say nothing more."""
+        assert self._process.stdout is not None
+        try:
+            line = await self._process.stdout.readline()
+            report = json.loads(line) if line else {}
+        except ValueError:  # too long, or no JSON: not ours
+            return {}
+        return report if isinstance(report, dict) else {}
+
+    async def ended(self) -> str:
+        """Return when it has ended: "status N", or the signal's name."""
+        code = await self._process.wait()
+        if code >= 0:
+            return f"status {code}"
+        try:
+            return signal.Signals(-code).name
+        except ValueError:
+            return f"signal {-code}"
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal; one that has ended gets none."""
+        if self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.send_signal(number)
+
+
+def descriptor_of(order_fd: int) -> socket.socket:
+    """The inherited socket `order_fd`, in the worker."""
+    os.set_inheritable(order_fd, False)
+    sock = socket.socket(fileno=order_fd)
+    sock.setblocking(False)
+    return sock

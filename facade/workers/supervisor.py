@@ -1,0 +1,241 @@
+"""Keeps N serving processes running, and ends them.
+
+Guarantees: `begin` returns when all of them serve, or raises in the words of one that cannot; one that
+ends unasked is logged with its status or signal, counted, and replaced on the same socket, at once
+the first time (`restarts`); after `drain` none is left: who has not ended within the bound is
+killed. Does not look whether a process that runs still answers: `gather` does.
+
+No process manager is used for this: circus and supervisor are daemons of their own that neither hand a
+replacement its predecessor's socket nor tie a child's life to its parent's, gunicorn's arbiter forks, so
+workers would share the memory that holds the sealing key, and systemd's socket units exist only there.
+A worker needs its orders, its socket and its lifeline from the one process that has them.
+"""
+
+import asyncio
+import signal
+import socket
+import sys
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+import structlog
+
+from facade.clock import Clock
+from facade.errors import FacadeError
+from facade.server import DRAIN_SECONDS
+from facade.workers.process import WorkerProcess
+from facade.workers.restarts import SETTLED_SECONDS, Restarts
+from facade.workers.sockets import withdraw
+
+log = structlog.get_logger(__name__)
+
+COMMAND = (sys.executable, "-m", "facade.app.worker")
+KILL_AFTER_SECONDS = DRAIN_SECONDS + 5.0
+"""How long a draining worker is waited for."""
+
+
+class WorkerObserver(Protocol):
+    """Counts."""
+
+    def worker_restarted(self) -> None: ...
+
+
+class Phase(StrEnum):
+    """Where a worker stands."""
+
+    STARTING = "starting"
+    SERVING = "serving"
+    DOWN = "down"
+
+
+@dataclass(slots=True)
+class Slot:
+    """One worker's place: its socket and order outlive its processes."""
+
+    index: int
+    sock: socket.socket
+    order: bytes = b""
+    process: WorkerProcess | None = None
+    phase: Phase = Phase.STARTING
+    since: float = 0.0
+    restarts: Restarts = field(default_factory=Restarts)
+    ended: str = ""
+
+    def crashing(self, now: float) -> bool:
+        """Whether its processes keep ending soon after their start."""
+        calm = self.phase is Phase.SERVING and now - self.since >= SETTLED_SECONDS
+        return self.restarts.crashing and not calm
+
+
+class Workers:
+    """The workers of one node.
+
+    Arguments:
+        sockets: one listening socket each; owned from here on.
+        environ: what they may see of it is `process.passed_on`.
+        command: what each runs.
+    """
+
+    def __init__(
+        self,
+        sockets: Sequence[socket.socket],
+        *,
+        environ: Mapping[str, str],
+        clock: Clock,
+        command: Sequence[str] = COMMAND,
+    ) -> None:
+        self._command = command
+        self.slots = tuple(Slot(index, sock) for index, sock in enumerate(sockets))
+        self._environ = environ
+        self._clock = clock
+        self._tasks: list[asyncio.Task[None]] = []
+        self._observer: WorkerObserver | None = None
+        self._retired: Callable[[int], None] = lambda _index: None
+        self._up_to_date: Callable[[int], Awaitable[object]] | None = None
+
+    @property
+    def serving(self) -> int:
+        """How many serve now."""
+        return sum(slot.phase is Phase.SERVING for slot in self.slots)
+
+    @property
+    def crashing(self) -> tuple[Slot, ...]:
+        """Those that keep ending."""
+        now = self._clock.monotonic()
+        return tuple(slot for slot in self.slots if slot.crashing(now))
+
+    async def launch(self) -> None:
+        """Start the processes; they import while the parent prepares. Raises Unavailable."""
+        for slot in self.slots:
+            slot.process = await self._launch(slot)
+
+    async def begin(
+        self,
+        orders: Sequence[bytes],
+        *,
+        observer: WorkerObserver,
+        retired: Callable[[int], None],
+        up_to_date: Callable[[int], Awaitable[object]],
+    ) -> None:
+        """Hand out `orders`; return when all serve.
+
+        Arguments:
+            observer: counts replacements.
+            retired: told the index of each that ended, before it is replaced.
+            up_to_date: has a replacement take up what changed while it started; its failure is
+                its own to tell.
+
+        Raises FacadeError when one cannot serve.
+        """
+        self._observer = observer
+        self._retired = retired
+        self._up_to_date = up_to_date
+        for slot, order in zip(self.slots, orders, strict=True):
+            slot.order = order
+        await asyncio.gather(*map(self._begin, self.slots))
+        self._tasks = [
+            asyncio.create_task(self._keep(slot), name=f"worker {slot.index}")
+            for slot in self.slots
+        ]
+
+    def reload(self) -> None:
+        """Have those that serve read their files again; one that starts reads them anyway."""
+        for slot in self.slots:
+            if slot.process is not None and slot.phase is Phase.SERVING:
+                slot.process.send(signal.SIGHUP)
+
+    async def drain(self) -> None:
+        """Take no more connections, let what runs finish, and end them."""
+        await self._let_be()
+        for slot in self.slots:
+            slot.sock.close()
+            if slot.process is not None:
+                slot.process.send(signal.SIGTERM)
+        await self._until_gone(KILL_AFTER_SECONDS)
+
+    async def close(self) -> None:
+        """End at once whatever is left."""
+        await self._let_be()
+        for slot in self.slots:
+            slot.sock.close()
+        await self._until_gone(0)
+
+    async def _let_be(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks.clear()
+
+    async def _until_gone(self, seconds: float) -> None:
+        processes = [slot.process for slot in self.slots if slot.process is not None]
+        ends = [asyncio.ensure_future(process.ended()) for process in processes]
+        if not ends:
+            return
+        _done, running = await asyncio.wait(ends, timeout=seconds)
+        if running:
+            for process in processes:
+                process.send(signal.SIGKILL)
+            await asyncio.wait(running)
+        for slot in self.slots:
+            slot.process, slot.phase = None, Phase.DOWN
+
+    async def _launch(self, slot: Slot) -> WorkerProcess:
+        return await WorkerProcess.launch(self._command, slot.sock, self._environ)
+
+    async def _begin(self, slot: Slot) -> None:
+        assert slot.process is not None
+        slot.phase = Phase.STARTING
+        await slot.process.begin(slot.order)
+        slot.phase, slot.since = Phase.SERVING, self._clock.monotonic()
+
+    async def _keep(self, slot: Slot) -> None:
+        """Replace the slot's process whenever it ends, until cancelled."""
+        while True:
+            assert slot.process is not None
+            slot.ended = await slot.process.ended()
+            lived = self._clock.monotonic() - slot.since
+            log.error(
+                "worker_ended",
+                worker=slot.index,
+                pid=slot.process.pid,
+                status=slot.ended,
+                seconds=lived,
+            )
+            await self._replace(slot, lived)
+
+    async def _replace(self, slot: Slot, lived: float) -> None:
+        while True:
+            slot.phase = Phase.DOWN
+            slot.restarts = slot.restarts.ended(lived)
+            self._retired(slot.index)
+            if self._observer is not None:
+                self._observer.worker_restarted()
+            if slot.restarts.delay:
+                withdraw(slot.sock)  # the others get its devices; none waits in a queue in vain
+                log.error(
+                    "worker_keeps_ending",
+                    worker=slot.index,
+                    status=slot.ended,
+                    count=slot.restarts.in_a_row,
+                    wait=slot.restarts.delay,
+                )
+                await self._clock.sleep(slot.restarts.delay)
+            try:
+                slot.process = await self._launch(slot)
+                await self._begin(slot)
+            except FacadeError as error:
+                lived = 0.0
+                log.error("worker_not_started", worker=slot.index, error=error.message)
+                slot.ended = "not started"
+                if slot.process is not None:
+                    slot.process.send(signal.SIGKILL)
+                    await slot.process.ended()
+                continue
+            if self._up_to_date is not None:
+                with suppress(FacadeError):
+                    await self._up_to_date(slot.index)
+            log.info("worker_replaced", worker=slot.index, pid=slot.process.pid)
+            return
