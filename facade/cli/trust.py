@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from facade.cli import trust_ceremony
+from facade.cli import trust_advance, trust_ceremony
 from facade.cli.output import clean, document, done, line, note, table
 from facade.cli.session import AsJson, Session, State, Yes, example, session_of
 from facade.cli.trust_options import (
@@ -36,6 +36,7 @@ def build() -> typer.Typer:
     )
     app.command("status", epilog=example("facade trust status"))(status)
     trust_ceremony.add(app)
+    trust_advance.add(app)
     app.command(
         "key",
         epilog=example("facade trust key root --offline-keys /media/alice --out alice-root.pub"),

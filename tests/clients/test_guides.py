@@ -29,7 +29,7 @@ async def test_every_command_of_the_guides_works_as_it_stands(tmp_path: Path) ->
         *("unshare", "--mount", sys.executable, "-m", "tests.support.guide_runner"),
         *(tmp_path, *guides),
         env={"PYTHONPATH": str(ROOT)},
-        timeout=100,
+        timeout=240,  # some forty commands, each a process of its own
     )
     assert done.code == 0, f"{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
     ran = re.findall(r"^([a-z-]+)\$ ", done.stdout, re.MULTILINE)

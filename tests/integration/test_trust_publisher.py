@@ -1,5 +1,6 @@
 """What the control side's publisher signs, the serving side verifies, through real folders."""
 
+import shutil
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from facade.control.signing.ceremony import delegate
-from facade.errors import Denied
+from facade.errors import Denied, Invalid, Unavailable
 from facade.oci.digest import Digest
 from facade.oci.request import PullRequest, Role
 from facade.serving.trust.decision import Authorisation
@@ -135,3 +136,41 @@ async def test_devices_get_the_very_bytes_that_were_published(installation: Inst
         published = installation.repository.metadata.joinpath(name).read_bytes()
         assert Digest.of(await files.read(name, "dev")) == Digest.of(published)
     assert await files.read("2.prod.json", "prod")
+
+
+async def test_a_restored_backup_is_refused_until_its_versions_are_advanced(
+    installation: Installation, tmp_path: Path
+) -> None:
+    repository = installation.repository
+    kept, lost = make_target("v1"), make_target("v2")
+    repository.publisher.publish("dev", add=[kept])
+    shutil.copytree(repository.folder, tmp_path / "backup")
+    for version in ("v2", "v3", "v4"):
+        repository.publisher.publish("dev", add=[make_target(version)])
+    await installation.refresher.refresh()
+    assert await _allowed(installation, lost)
+
+    shutil.rmtree(repository.folder)
+    shutil.copytree(tmp_path / "backup", repository.folder)
+    with pytest.raises(Unavailable):  # a rollback, for all that the client can tell
+        await installation.refresher.refresh()
+    assert await _allowed(installation, lost), "what it knew stays in use"
+
+    before = repository.reopened().advance(1)
+    with pytest.raises(Unavailable):
+        await installation.refresher.refresh()
+    after = repository.reopened().advance(100)
+    assert {role: after[role] - before[role] for role in after} == dict.fromkeys(
+        ("dev", "prod", "snapshot", "timestamp"), 100
+    )
+    await installation.refresher.refresh()
+    assert await _allowed(installation, kept)
+    assert not await _allowed(installation, lost)
+    assert not installation.refresher.view().problems
+
+
+def test_versions_advance_within_reason(tmp_path: Path) -> None:
+    repository = make_repository(tmp_path)
+    for by in (0, -1, 10**9):
+        with pytest.raises(Invalid, match="advance by"):
+            repository.publisher.advance(by)

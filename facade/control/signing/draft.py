@@ -34,6 +34,7 @@ class Draft:
         root: names the keys of the top-level roles, once this is published.
         current: what is published; None in the first ceremony.
         lost: the former key of a role may be gone; then its last signature vouches for nothing.
+        ahead: how far version numbers go up, of what is not published yet.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Draft:
         root: Root,
         current: Current | None,
         lost: bool = False,
+        ahead: int = 1,
     ) -> None:
         self._repository = repository
         self._keys = keys
@@ -60,7 +62,8 @@ class Draft:
                 check_own(role, published, keys.signers(role) or [keys.signer(role)])
         self._former = current.root.signed if current is not None else root
         self._root_file: tuple[str, bytes] | None = None
-        self._bump = 0 if current is None else 1
+        self._ahead = ahead
+        self._bump = 0 if current is None else ahead
         self._snapshot = Snapshot(meta={}) if current is None else current.snapshot.signed
         self._timestamp = Timestamp() if current is None else current.timestamp.signed
         self._files: dict[str, bytes] = {}
@@ -86,7 +89,7 @@ class Draft:
         those that `delegator` names.
         """
         listed = self._snapshot.meta.get(f"{role}.json")
-        signed.version = listed.version + 1 if listed else 1
+        signed.version = listed.version + self._ahead if listed else 1
         self._add(role, signed.version, self._sign(signed, role, signers, delegator))
 
     def _add(self, role: str, version: int, data: bytes) -> None:

@@ -48,6 +48,10 @@ class PublishResult:
         return bool(self.versions)
 
 
+MAX_ADVANCE = 1_000_000
+"""How far `Publisher.advance` goes: some centuries of imports, far from any limit of a number."""
+
+
 class Publisher:
     """Signs with the online keys.
 
@@ -123,13 +127,35 @@ class Publisher:
             draft.publish(renew_snapshot=snapshot_due or bool(due))
             return True
 
+    def advance(self, by: int) -> Mapping[str, int]:
+        """Sign what online keys sign again as it is, under version numbers higher by `by`.
+
+        For a repository that was restored from a backup: clients that saw later versions refuse
+        the restored ones as a rollback until the numbers are above those. Gives the new versions
+        by role. Raises Invalid, and as `publish`.
+        """
+        if not 1 <= by <= MAX_ADVANCE:
+            raise Invalid(f"Version numbers advance by 1 to {MAX_ADVANCE} at a time.")
+        with self._repository.lock():
+            current = self._repository.current()
+            draft = self._draft(current, ahead=by)
+            for fleet in current.fleets:
+                role = self._repository.fleet(current, fleet)
+                check_own(fleet, role, self._own(fleet))
+                self._sign_fleet(draft, current, fleet, role)
+            draft.publish()
+            return draft.versions
+
     def _due(self, role: str, expires: datetime) -> bool:
         left = (expires - utc(self._clock)).total_seconds()
         return left <= layout.lifetime(role).total_seconds() * (1 - RENEW_FRACTION)
 
-    def _draft(self, current: Current) -> Draft:
+    def _draft(self, current: Current, *, ahead: int = 1) -> Draft:
         return Draft(
-            self._repository, self._keys, self._clock, root=current.root.signed, current=current
+            *(self._repository, self._keys, self._clock),
+            root=current.root.signed,
+            current=current,
+            ahead=ahead,
         )
 
     def _fleet_role(self, current: Current, fleet: str) -> Metadata[Targets]:

@@ -143,3 +143,16 @@ def test_a_root_that_cannot_be_read_is_a_usage_error(
     signed = alone("trust", "sign", change, *usb)
     assert "Every threshold is met" in signed.stdout
     assert alone("trust", "import", change).stdout == "Published: renew root and targets.\n"
+
+
+def test_advancing_shows_the_new_versions(
+    alone: CommandLine, made: dict[str, Any], tmp_path: Path
+) -> None:
+    ran = alone("trust", "advance", "--by", "10")
+    assert (ran.code, ran.stdout) == (0, "dev\t11\nsnapshot\t11\ntimestamp\t11\n")
+    assert "facade trust renew" in ran.stderr
+    again = json.loads(alone("trust", "advance", "--json").stdout)
+    assert again == {"versions": {"dev": 1011, "snapshot": 1011, "timestamp": 1011}}
+    elsewhere = alone("trust", "advance", "--repository", str(tmp_path / "none"))
+    assert elsewhere.code == 1
+    assert alone("trust", "advance", "--by", "0").code == 2
