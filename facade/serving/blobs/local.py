@@ -3,11 +3,12 @@
 Guarantees: an object that `open` gives out has its tags, and every block is checked against
 them before it is handed out; a truncated or untagged file is re-hashed or quarantined, never
 served on trust. Open objects are shared and a few stay open when idle, so that a warm hit needs no
-thread. Does not scan objects at start. Size limits are `eviction`'s; those of partials, `partials`'.
+thread; what any process reads (`opened`) none removes. Does not scan objects at start. Size limits are `eviction`'s; those of partials, `partials`'.
 """
 
 import asyncio
 import contextlib
+import fcntl
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -24,8 +25,9 @@ from facade.serving.blobs.diskread import FileReader, ReadMode
 from facade.serving.blobs.ingest import LocalIngest, Place, open_ingest
 from facade.serving.blobs.layout import Layout, write_durably
 from facade.serving.blobs.nodekey import load_node_key
-from facade.serving.blobs.partials import Partials
-from facade.serving.blobs.port import BLOCK_BYTES, BlobKey, Feed
+from facade.serving.blobs.opened import LocalReader, OpenObject
+from facade.serving.blobs.partials import Partials, is_named, try_lock
+from facade.serving.blobs.port import BlobKey, Feed
 from facade.serving.blobs.rehash import rehash
 from facade.serving.blobs.tags import BlockTags, TagKey, read_sidecar
 from facade.serving.blobs.tail import LocalTail, open_tail
@@ -37,68 +39,9 @@ MAX_IDLE_OBJECTS = 64
 """How many objects stay open while nobody reads them."""
 MAX_QUARANTINED = 8
 """How many failed objects are kept to look at; older ones are deleted."""
+_SET_ASIDE_MODE = 0o400
 
 _Result = TypeVar("_Result")
-
-
-class _Object:
-    """An open object, shared by its readers."""
-
-    def __init__(self, file: FileReader, tags: BlockTags) -> None:
-        self.file = file
-        self.tags = tags
-        self.users = 0
-        self.retired = False
-
-    def is_current(self) -> bool:
-        """Whether its file still has its name and length (neither call touches the disk)."""
-        status = os.fstat(self.file.fd)
-        return status.st_nlink > 0 and status.st_size == self.tags.size
-
-    def release(self) -> None:
-        if self.retired and not self.users:
-            self.file.close()
-
-
-class LocalReader:
-    """Implements `BlobReader`: one block at a time into a buffer of its own.
-
-    Arguments:
-        closed: told after closing.
-    """
-
-    def __init__(self, shared: _Object, closed: Callable[[], None]) -> None:
-        self._object = shared
-        self._closed = closed
-        self._file = shared.file
-        self._tags = shared.tags
-        self.size = shared.tags.size
-        self.origin = shared.tags.origin
-        self._buffer = memoryview(bytearray(min(self.size, BLOCK_BYTES)))
-        self._open = True
-        shared.users += 1
-
-    async def read(self, offset: int, length: int) -> memoryview:
-        index, inside = divmod(offset, BLOCK_BYTES)
-        count = min(BLOCK_BYTES, self.size - index * BLOCK_BYTES)
-        block = self._buffer if count == len(self._buffer) else self._buffer[:count]
-        try:
-            found = await self._file.fill(block, index * BLOCK_BYTES)
-        except OSError as error:
-            raise Integrity(f"A cached block cannot be read: {error.strerror}.") from error
-        if found != count:
-            raise Integrity("A cached file is cut short.")
-        self._tags.check(index, block)
-        if inside == 0 and length >= count:
-            return block
-        return block[inside : inside + length]
-
-    def close(self) -> None:
-        if self._open:
-            self._open = False
-            self._object.users -= 1
-            self._object.release()
-            self._closed()
 
 
 class LocalStore:
@@ -122,8 +65,8 @@ class LocalStore:
         self._key = key
         self.mode = ReadMode(executor, nowait=nowait)
         self._place = Place(layout, key, self.mode, self.partials)
-        self._open: OrderedDict[Digest, _Object] = OrderedDict()
-        self._opening: dict[Digest, asyncio.Task[_Object | None]] = {}
+        self._open: OrderedDict[Digest, OpenObject] = OrderedDict()
+        self._opening: dict[Digest, asyncio.Task[OpenObject | None]] = {}
 
     @classmethod
     def at(cls, root: Path, executor: Executor, *, nowait: bool = True) -> Self:
@@ -148,7 +91,7 @@ class LocalStore:
     async def open(self, digest: Digest) -> LocalReader | None:
         while True:
             shared = self._open.get(digest)
-            if shared is not None and shared.is_current():
+            if shared is not None and shared.take():
                 self._open.move_to_end(digest)
                 return LocalReader(shared, self._retire_idle)
             task = self._opening.get(digest)
@@ -158,7 +101,7 @@ class LocalStore:
             shared = await asyncio.shield(task)
             if shared is None:
                 return None
-            if not shared.retired:  # else it was closed or removed before we came to run
+            if not shared.retired and shared.take():  # else it was closed or removed meanwhile
                 return LocalReader(shared, self._retire_idle)
 
     async def ingest(self, key: BlobKey, size: int, feed: Feed) -> LocalIngest:
@@ -172,8 +115,10 @@ class LocalStore:
         return await self._run(partial(open_tail, key, size, self._place))
 
     async def quarantine(self, digest: Digest) -> None:
+        shared = self._open.get(digest)
+        spoiled = None if shared is None else os.fstat(shared.file.fd)
         self._retire(digest)
-        await self._run(partial(self._quarantine, digest))
+        await self._run(partial(self._quarantine, digest, spoiled))
 
     async def remove(self, digest: Digest) -> int | None:
         shared = self._open.get(digest)
@@ -204,7 +149,7 @@ class LocalStore:
     async def _run(self, job: Callable[[], _Result]) -> _Result:
         return await asyncio.get_running_loop().run_in_executor(self.mode.executor, job)
 
-    async def _open_object(self, digest: Digest) -> _Object | None:
+    async def _open_object(self, digest: Digest) -> OpenObject | None:
         try:
             opened = await self._run(partial(self._open_blocking, digest))
         finally:
@@ -213,7 +158,7 @@ class LocalStore:
         if opened is None:
             return None
         fd, tags = opened
-        shared = _Object(FileReader(fd, self.mode), tags)
+        shared = OpenObject(FileReader(fd, self.mode), tags)
         self._open[digest] = shared
         return shared
 
@@ -226,11 +171,18 @@ class LocalStore:
             log.warning("cached_object_unreadable", digest=str(digest), error=error.strerror)
             return None
         try:
+            # Not while it is being published or removed: neither takes long.
+            fcntl.flock(fd, fcntl.LOCK_SH)
+            if not os.fstat(fd).st_nlink:
+                os.close(fd)
+                return None
             tags = self._read_tags(digest, fd)
+            fcntl.flock(fd, fcntl.LOCK_UN)  # its readers take it
         except (Integrity, OSError) as error:
             log.error("cached_object_unfit", digest=str(digest), error=str(error))
+            spoiled = os.fstat(fd)
             os.close(fd)
-            self._quarantine(digest)
+            self._quarantine(digest, spoiled)
             return None
         except BaseException:
             os.close(fd)
@@ -253,11 +205,19 @@ class LocalStore:
             write_durably(path, sidecar, draft)
         return BlockTags.parse(self._key, digest, sidecar)
 
-    def _quarantine(self, digest: Digest) -> None:
+    def _quarantine(self, digest: Digest, spoiled: os.stat_result | None) -> None:
+        """Set it aside, unless what is `spoiled` was replaced: by another process, perhaps."""
         try:
-            self._set_aside(digest)
+            if spoiled is None or self._is_there(digest, spoiled):
+                self._set_aside(digest)
         except OSError as error:
             log.error("quarantine_failed", digest=str(digest), error=error.strerror)
+
+    def _is_there(self, digest: Digest, status: os.stat_result) -> bool:
+        try:
+            return os.path.samestat(self._layout.blob(digest).stat(), status)
+        except FileNotFoundError:
+            return False
 
     def _set_aside(self, digest: Digest) -> None:
         place = self._layout.quarantined(digest)
@@ -267,6 +227,7 @@ class LocalStore:
         ):
             with contextlib.suppress(FileNotFoundError):
                 source.rename(target)
+                target.chmod(_SET_ASIDE_MODE)  # so that processes that have it open notice
         kept = [path for path in self._layout.quarantine.iterdir() if path.suffix != ".tags"]
         for path in sorted(kept, key=lambda path: path.stat().st_ctime)[:-MAX_QUARANTINED]:
             path.unlink(missing_ok=True)
@@ -275,9 +236,15 @@ class LocalStore:
     def _remove(self, digest: Digest) -> int | None:
         path = self._layout.blob(digest)
         try:
-            size = path.stat().st_size
-            path.unlink()
-            self._layout.tags(digest).unlink(missing_ok=True)
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                if not (try_lock(fd, fcntl.LOCK_EX) and is_named(fd, path)):
+                    return None  # another process reads it
+                size = os.fstat(fd).st_size
+                path.unlink()
+                self._layout.tags(digest).unlink(missing_ok=True)
+            finally:
+                os.close(fd)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -287,8 +254,7 @@ class LocalStore:
     def _retire(self, digest: Digest) -> None:
         shared = self._open.pop(digest, None)
         if shared is not None:
-            shared.retired = True
-            shared.release()
+            shared.retire()
 
     def _retire_idle(self) -> None:
         idle = [digest for digest, shared in self._open.items() if not shared.users]

@@ -17,7 +17,8 @@ from facade.clock import SystemClock
 from facade.errors import Integrity, Unavailable
 from facade.oci.digest import Digest
 from facade.serving.blobs.limits import TransferLimits
-from facade.serving.blobs.local import LocalReader, LocalStore
+from facade.serving.blobs.local import LocalStore
+from facade.serving.blobs.opened import LocalReader
 from facade.serving.blobs.port import BLOCK_BYTES, BlobStream
 from tests.support.blob_source import Answer, ScriptedSource
 from tests.support.blobs import (
@@ -250,6 +251,25 @@ async def test_bytes_that_differ_from_what_was_verified_are_not_completed(tmp_pa
         with pytest.raises(Integrity):
             await reading.task
         assert len(reading.got) == len(CONTENT) - HOLDBACK
+        await ingest.close(keep=False)
+
+
+async def test_readers_of_the_published_object_do_not_keep_followers_waiting(
+    tmp_path: Path,
+) -> None:
+    async with writer(tmp_path) as store, open_cache(tmp_path, clock=SystemClock()) as other:
+        ingest = await store.ingest(KEY, len(CONTENT), lambda _: None)
+        ingest.write(memoryview(CONTENT)[:MEBI])
+        reading = Reading(await get(other, NONE, CONTENT))
+        await reading.until(MEBI)
+        ingest.write(memoryview(CONTENT)[MEBI:])
+        ingest.publish()
+        reader = await store.open(KEY.digest)
+        assert reader is not None
+        async with asyncio.timeout(10):
+            await reading.task
+        assert reading.got == CONTENT
+        reader.close()
         await ingest.close(keep=False)
 
 
