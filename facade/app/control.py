@@ -13,7 +13,7 @@ from pathlib import Path
 from aiohttp import web
 
 from facade.app.limits import timeouts
-from facade.app.tokens import token_cache
+from facade.app.tokens import for_the_serving_side, token_cache
 from facade.clock import Clock
 from facade.config import Settings, parse_listen
 from facade.control.api.app import operator_app
@@ -57,6 +57,7 @@ from facade.secret import Secret
 from facade.upstream.addresses import AddressPolicy
 from facade.upstream.client import RegistryClient
 from facade.upstream.cloud_client import CloudClient
+from facade.upstream.connection import Authorizer
 from facade.upstream.token_client import TokenClient
 from facade.wings import CachePort, ControlPort
 
@@ -136,9 +137,17 @@ async def control_wing(
         )
         stack.push_async_callback(broker.close)
         store.on_forget(broker.forget)
-        registry = RegistryClient(
-            authorizer=broker, addresses=addresses, clock=clock, timeouts=limits, observer=metrics
-        )
+
+        def client_with(authorizer: Authorizer) -> RegistryClient:
+            return RegistryClient(
+                authorizer=authorizer,
+                addresses=addresses,
+                clock=clock,
+                timeouts=limits,
+                observer=metrics,
+            )
+
+        registry = client_with(broker)
         stack.push_async_callback(registry.close)
 
         keys = OnlineKeys(online)
@@ -155,7 +164,9 @@ async def control_wing(
         pulls = PullRecords(database)
         port = InProcessControlPort(
             connections=store,
-            broker=broker,
+            broker=for_the_serving_side(
+                stack, broker, store=store, providers=providers, client_with=client_with
+            ),
             manifests=manifests,
             deny_list=deny_list,
             pulls=pulls,

@@ -1,5 +1,6 @@
-"""Makes the token cache that the settings ask for: memory, or Redis with memory before it."""
+"""Wires tokens: their cache (memory, or Redis with memory before it), and what the serving side gets."""
 
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
@@ -8,10 +9,18 @@ from facade.config import Settings
 from facade.config.redis_url import parse_redis_url
 from facade.control.connections.rotation import TOKENS, SealedTokens
 from facade.control.connections.sealing import KeyRing, Sealer
+from facade.control.connections.store import ConnectionStore
 from facade.control.credentials.cache.memory import MemoryTokenCache
+from facade.control.credentials.providers import Providers
 from facade.control.credentials.tokens import TokenCache
+from facade.control.credentials.witness import WitnessedAuthorizer
 from facade.observability.health import Check, Finding, Severity
 from facade.observability.metrics import Metrics
+from facade.oci.reference import Repository
+from facade.upstream.challenge import Challenge
+from facade.upstream.client import RegistryClient
+from facade.upstream.connection import Authorizer, Connection
+from facade.upstream.probe import ask_for_challenge
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,3 +63,26 @@ async def token_cache(
         return (Finding(Severity.DEGRADED, words),)
 
     return Tokens(cache, cache, (("redis", check),))
+
+
+def for_the_serving_side(
+    stack: AsyncExitStack,
+    broker: Authorizer,
+    *,
+    store: ConnectionStore,
+    providers: Providers,
+    client_with: Callable[[Authorizer], RegistryClient],
+) -> Authorizer:
+    """The broker, but that what the serving side says of a registry is not simply believed."""
+
+    async def ask(connection: Connection, repository: Repository | None) -> tuple[Challenge, ...]:
+        return await ask_for_challenge(client_with, connection, repository)
+
+    authorizer = WitnessedAuthorizer(
+        broker,
+        connections=store,
+        keeps_password=lambda provider: not providers.get(provider).exchanges,
+        ask=ask,
+    )
+    stack.push_async_callback(authorizer.close)
+    return authorizer
