@@ -40,7 +40,7 @@ REPOSITORY = "library/hello"
 LINE = "hello from behind a facade under fire"
 IMAGES = 3
 SLOTS = 4
-WAIT_SECONDS = 8
+WAIT_SECONDS = 6
 
 
 @dataclass
