@@ -19,6 +19,7 @@ from facade.clock import Clock, utc
 from facade.control.signing import layout
 from facade.control.signing.draft import Draft, check_own
 from facade.control.signing.keys import OnlineKeys
+from facade.control.signing.parsed import ParsedRoles
 from facade.control.signing.repository import Current, MetadataRepository
 from facade.control.signing.withdrawn import WithdrawnPaths
 from facade.errors import Conflict, Invalid, NotFound
@@ -65,6 +66,7 @@ class Publisher:
         self._withdrawn = WithdrawnPaths(repository)
         self._keys = keys
         self._clock = clock
+        self._parsed = ParsedRoles()
 
     def fleets(self) -> tuple[str, ...]:
         """The delegated fleets. Raises Integrity, or Conflict before the first ceremony."""
@@ -73,10 +75,12 @@ class Publisher:
     def targets(self, fleet: str) -> Mapping[str, SignedTarget]:
         """What is signed for `fleet`, by path. Raises NotFound for an unknown fleet, Integrity."""
         current = self._repository.current()
-        role = self._fleet_role(current, fleet)
-        return {
-            path: layout.signed_target(path, target) for path, target in role.signed.targets.items()
-        }
+
+        def read() -> Mapping[str, SignedTarget]:
+            signed = self._fleet_role(current, fleet).signed.targets
+            return {path: layout.signed_target(path, target) for path, target in signed.items()}
+
+        return self._parsed.get(current, fleet, read)
 
     def publish(
         self, fleet: str, *, add: Sequence[SignedTarget] = (), remove: Sequence[str] = ()
