@@ -1,6 +1,7 @@
 """What a pull tells others: counted, and reported to the control wing.
 
-Guarantees: never awaits, never raises for a full queue (the control port drops and counts); an
+Guarantees: never awaits, never raises for a full queue (the control port drops and counts); no device
+gets more rows of the pulls than its quota (each of its requests is in the log all the same); an
 integrity failure is counted and reported once, with host, repository and digest.
 """
 
@@ -13,6 +14,7 @@ from facade.oci.request import PullRequest
 from facade.reasons import Reason
 from facade.serving.blobs.observer import CacheObserver, EvictionObserver, TransferObserver
 from facade.serving.pulls.ports import PullObserver
+from facade.serving.pulls.quota import DeviceQuota
 from facade.upstream.connection import Connection
 from facade.wings import ConnectionUsed, ControlPort, IntegrityFailed, Pulled
 
@@ -28,10 +30,16 @@ class Reports:
     """The one place that a pull reports through."""
 
     def __init__(
-        self, *, control: ControlPort, clock: Clock, observer: PullObserver | None = None
+        self,
+        *,
+        control: ControlPort,
+        clock: Clock,
+        observer: PullObserver | None = None,
+        quota: DeviceQuota | None = None,
     ) -> None:
         self._control = control
         self._clock = clock
+        self._quota = quota or DeviceQuota()
         self._observer = observer or NullPullObserver()
 
     def pulled(
@@ -50,6 +58,8 @@ class Reports:
             outcome: "served", "refused", "cut" (we ended it) or "left" (the device did).
             cache: "hit", "join", "miss", or "" when no blob was opened.
         """
+        if not self._quota.take(str(device), self._clock.monotonic()):
+            return
         self._control.report(
             Pulled(
                 at=self._clock.time(),
