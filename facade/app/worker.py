@@ -8,8 +8,8 @@ quarter of the start. Not for people: `facade up` gives the order.
 
 import sys
 
-UNWANTED = ("boto3", "rich")
-"""securesystemslib tries the one for AWS keys, structlog the other for coloured tracebacks."""
+UNWANTED = ("boto3", "greenlet", "rich")
+"""securesystemslib tries the first for AWS keys, structlog the others for thread locals and coloured tracebacks."""
 
 
 def main() -> int:

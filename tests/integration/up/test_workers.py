@@ -1,0 +1,241 @@
+"""Three serving processes under one `facade up`: what they share, and what one of them may suffer.
+
+The tests share one installation and go from what changes nothing to what ends it.
+"""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import AsyncIterator
+
+import aiohttp
+import pytest
+import pytest_asyncio
+
+from tests.support.crew import (
+    CONNECTIONS,
+    alive,
+    answered_by,
+    descriptors,
+    environment,
+    everywhere,
+    from_all,
+    mapped,
+    pss_mib,
+    until,
+    workers_of,
+)
+from tests.support.live import REPOSITORY, Live, live
+from tests.support.misbehaviour import trickle
+from tests.support.traffic import Samples, scrape
+
+WORKERS = 3
+PSS_MIB = 110
+GONE_SECONDS = 2.0
+SLACK_SECONDS = 10.0
+"""What a busy machine may add to a bound of some seconds."""
+
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.slow]
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def it(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Live]:
+    env = {"FACADE_DEVICE__WORKERS": str(WORKERS)}
+    async with live(tmp_path_factory.mktemp("workers"), env=env) as installation:
+        await installation.add()
+        await installation.import_all()
+        answered = await installation.pull("v1")
+        assert answered.status == 200
+        yield installation
+
+
+def blob(it: Live, tag: str, *, manifest: bool = False) -> str:
+    """The path of the image's largest blob, or of its top manifest."""
+    image = it.images[tag]
+    base = f"/v2/{it.registry.host.path_segment}/{REPOSITORY}"
+    if manifest:
+        return f"{base}/manifests/{image.index}"
+    digest = max(image.blobs, key=lambda each: len(image.blobs[each]))
+    return f"{base}/blobs/{digest}"
+
+
+def total(metrics: Samples, name: str, **labels: str) -> float:
+    """The sum over all label sets that have these labels."""
+    return sum(
+        value
+        for found, value in metrics.get(f"facade_{name}", {}).items()
+        if set(labels.items()) <= set(found)
+    )
+
+
+async def readiness(it: Live) -> tuple[int, str, list[str]]:
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(f"{it.facade.metrics}/readyz") as answer,
+    ):
+        body = await answer.json()
+        return answer.status, body["status"], body["reasons"]
+
+
+async def test_all_of_them_serve_and_what_is_counted_is_the_sum(it: Live) -> None:
+    before, lines = await scrape(it), len(it.facade.events)
+    answers = await from_all(it, blob(it, "v1"))
+    assert {answer.status for answer in answers} == {200}
+    after = await scrape(it)
+    for name, labels in (
+        ("requests_total", {"route": "blobs", "status": "200"}),
+        ("request_duration_seconds_count", {"route": "blobs"}),
+        ("cache_requests_total", {"outcome": "hit"}),
+        ("handshakes_total", {}),
+    ):
+        assert total(after, name, **labels) - total(before, name, **labels) == CONNECTIONS, name
+    sent = total(after, "sent_bytes_total") - total(before, "sent_bytes_total")
+    assert sent == sum(len(answer.body) for answer in answers)
+    await until(lambda: answered_by(it.facade, lines) == set(range(WORKERS)))
+    assert total(after, "workers") == total(after, "workers_configured") == WORKERS
+    # Gauges are not sums: three processes look at one folder and at one set of keys.
+    [(_, ready)] = after["facade_ready"].items()
+    assert ready == 1
+    assert 0 < total(after, "metadata_expiry_seconds", role="timestamp") < 86_400 * 2
+    _status, verdict, reasons = await readiness(it)
+    assert (verdict, len(reasons)) == ("degraded", 1)  # plain http, said once
+    assert reasons[0].startswith("plain http")
+
+
+async def test_a_worker_is_small_and_holds_nothing_of_the_control_side(it: Live) -> None:
+    pids = workers_of(it.facade.pid)
+    assert len(pids) == WORKERS
+    for pid in pids:
+        assert pss_mib(pid) <= PSS_MIB
+        maps = mapped(pid)
+        for unwanted in ("sqlalchemy", "greenlet", "aiobotocore", "facade.db"):
+            assert unwanted not in maps
+        names = descriptors(pid)
+        assert not [name for name in names if "facade.db" in name or name.endswith(".key")]
+        assert b"FACADE_" not in environment(pid)
+
+
+async def test_status_and_doctor_speak_for_all(it: Live) -> None:
+    status = (await it.facade.must("cache", "status", "--json")).json
+    assert status["objects"] > 0
+    checks = (await it.facade.must("doctor", "--json")).json["checks"]
+    assert "failed" not in {check["status"] for check in checks}
+
+
+async def test_one_that_crashes_is_replaced_and_no_new_connection_is_lost(it: Live) -> None:
+    before = await scrape(it)
+    pids = workers_of(it.facade.pid)
+    os.kill(pids[1], signal.SIGKILL)
+    answers = await from_all(it, blob(it, "v1"))  # a third of them waits for the next one
+    assert {answer.status for answer in answers} == {200}
+    await it.facade.logged("worker_replaced", within=30)
+    after = await scrape(it)
+    assert total(after, "worker_restarts_total") == 1
+    [ended] = [event for event in it.facade.events if event["event"] == "worker_ended"]
+    assert (ended["status"], ended["pid"]) == ("SIGKILL", pids[1])
+    fresh = workers_of(it.facade.pid)
+    assert len(fresh) == WORKERS
+    assert len(set(fresh) - set(pids)) == 1
+    backwards = [
+        (name, labels)
+        for name, values in before.items()
+        if name.endswith(("_total", "_count", "_bucket"))
+        for labels, value in values.items()
+        if after[name].get(labels, 0) < value
+    ]
+    assert backwards == []
+    lines = len(it.facade.events)
+    await everywhere(it, blob(it, "v1"), 200)
+    await until(lambda: answered_by(it.facade, lines) == set(range(WORKERS)))
+
+
+async def test_a_revoked_device_a_withdrawn_image_and_a_removed_registry_are_refused_by_all(
+    it: Live,
+) -> None:
+    """When the command has answered, every worker has taken it up."""
+    await it.facade.must("artifact", "withdraw", "dev/kiosk/v6", "--yes")
+    answers = await from_all(it, blob(it, "v6", manifest=True))
+    assert {(answer.status, answer.reason) for answer in answers} == {(403, "not-signed")}
+    revoked = await it.facade.must("device", "revoke", "dev/kiosk-1", "--json")
+    assert "pending" not in revoked.stdout
+    answers = await from_all(it, blob(it, "v1"))
+    assert {(answer.status, answer.reason) for answer in answers} == {(403, "device-revoked")}
+    await it.facade.must("device", "restore", "dev/kiosk-1")
+    await it.facade.must("device", "issue", "dev/kiosk-1", "--out", it.certificates, "--force")
+    await everywhere(it, blob(it, "v1"), 200)
+    await it.facade.must("registry", "remove", it.host, "--yes")
+    answers = await from_all(it, blob(it, "v1"))
+    assert {(answer.status, answer.reason) for answer in answers} == {(403, "host-not-connected")}
+    await it.add()
+    await everywhere(it, blob(it, "v1", manifest=True), 200)
+    assert (await it.pull("v1")).status == 200
+
+
+async def test_with_the_control_side_stopped_cached_content_is_served_and_it_heals(
+    it: Live,
+) -> None:
+    os.kill(it.facade.pid, signal.SIGSTOP)
+    try:
+        answers = await from_all(it, blob(it, "v1"))
+        assert {answer.status for answer in answers} == {200}
+    finally:
+        os.kill(it.facade.pid, signal.SIGCONT)
+    assert (await it.pull("v2")).status == 200  # needs a token, so the control side
+    assert (await readiness(it))[0] == 200
+
+
+async def test_hangup_reloads_all_of_them(it: Live) -> None:
+    lines = len(it.facade.events)
+    os.kill(it.facade.pid, signal.SIGHUP)
+
+    def reloaded() -> set[int | None]:
+        events = it.facade.events[lines:]
+        return {event.get("worker") for event in events if event["event"] == "tls_reloaded"}
+
+    await until(lambda: reloaded() == {None, *range(WORKERS)})
+    assert len(workers_of(it.facade.pid)) == WORKERS
+
+
+async def test_the_drain_lets_a_running_pull_finish_and_takes_no_new_connection(it: Live) -> None:
+    path = blob(it, "v3")
+    it.registry.script("*/blobs/*", trickle(5_000, 0.2))  # 4 s
+    running = asyncio.create_task(it.get(path))
+    digest = path.rpartition("/")[2]
+    await until(lambda: bool(it.registry.seen(f"*/blobs/{digest}")))
+    pids = workers_of(it.facade.pid)
+    stopping = asyncio.create_task(it.facade.stop())
+    await it.facade.logged("draining")
+    host, port = it.facade.device.rsplit(":", 1)
+
+    async def refused() -> None:
+        for _ in range(CONNECTIONS):
+            _reader, writer = await asyncio.open_connection(host, int(port))
+            writer.close()
+
+    async with asyncio.timeout(SLACK_SECONDS):
+        while True:
+            try:
+                await refused()
+            except ConnectionRefusedError:
+                break
+    assert not running.done()
+    answer = await running
+    assert (answer.status, len(answer.body)) == (200, max(map(len, it.images["v3"].blobs.values())))
+    assert await stopping == 0
+    assert not any(map(alive, pids))
+    it.registry.behave()
+
+
+async def test_killed_with_all_its_workers_and_started_again_at_once(it: Live) -> None:
+    await it.facade.start()
+    pids = workers_of(it.facade.pid)
+    assert len(pids) == WORKERS
+    assert (await it.pull("v1")).status == 200
+    await it.facade.kill()
+    killed = time.monotonic()
+    await until(lambda: not any(map(alive, pids)), within=GONE_SECONDS)
+    assert time.monotonic() - killed < GONE_SECONDS
+    await it.facade.start()
+    assert (await it.pull("v1")).status == 200
+    assert len(workers_of(it.facade.pid)) == WORKERS
