@@ -136,6 +136,7 @@ async def test_a_worker_gone_bad_gets_words_and_harms_nobody(tmp_path: Path) -> 
                     said = json.loads(await response.read())
                     assert response.status == 422
                     assert said["kind"] == "Invalid", said
+                    assert ("more than" in said["message"]) == (len(body) > MAX_REQUEST_BYTES)
         for method, route in (("GET", "/"), ("DELETE", "/feed"), ("POST", "/../feed")):
             async with raw.request(method, route) as response:
                 assert response.status in (404, 405)
