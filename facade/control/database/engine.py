@@ -16,7 +16,13 @@ from typing import Any
 
 from sqlalchemy import Connection, event
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, IntegrityError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DBAPIError,
+    IntegrityError,
+    OperationalError,
+    SQLAlchemyError,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from facade.errors import Conflict, Invalid, Unavailable
@@ -88,6 +94,12 @@ async def _errors() -> AsyncIterator[None]:
     except IntegrityError as error:
         raise Conflict("The database refused the change: it contradicts what is there.") from error
     except SQLAlchemyError as error:
+        if isinstance(error, DBAPIError) and type(error.orig) is sqlite3.DatabaseError:
+            raise Unavailable(
+                f"The control database is damaged ({error.orig}). Stop the facade and restore the "
+                "file from a backup: deploy/guides/operations.md tells how.",
+                reason=Reason.CONTROL_UNAVAILABLE,
+            ) from error
         raise Unavailable(
             f"The control database cannot be used just now ({_cause(error)}).",
             reason=Reason.CONTROL_UNAVAILABLE,

@@ -31,6 +31,7 @@ class RoleStatus:
         offline: whether its keys belong on an offline machine.
         keys_at_hand: how many of its keys are on this machine.
         targets: signed artifacts, for a fleet.
+        trouble: why none of its online keys can sign, in words.
     """
 
     name: str
@@ -41,6 +42,7 @@ class RoleStatus:
     offline: bool
     keys_at_hand: int
     targets: int | None = None
+    trouble: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,7 @@ class TrustStatus:
             elif role.offline and role.expires - now <= OFFLINE_WARNING.total_seconds():
                 lines.append(f"The role {role.name} expires in {days} days. {_remedy(role)}")
             if not role.offline and role.keys_at_hand < role.threshold:
-                lines.append(f"The online key of the role {role.name} is missing.")
+                lines.append(f"The role {role.name} cannot be signed anew. {role.trouble}")
         return tuple(lines)
 
 
@@ -88,7 +90,7 @@ def trust_status(
     current = files.current()
 
     def status(name: str, signed: Signed, role: Role, targets: int | None = None) -> RoleStatus:
-        is_offline = name in layout.OFFLINE
+        is_offline, trouble = name in layout.OFFLINE, ""
         if is_offline:
             at_hand = sum(
                 offline is not None and (offline / offline_key_name(name, key_id)).is_file()
@@ -96,6 +98,7 @@ def trust_status(
             )
         else:
             at_hand = int(online.has(name, role.keyids))
+            trouble = "" if at_hand else _why_not(online, name, role)
         return RoleStatus(
             name=name,
             version=signed.version,
@@ -104,6 +107,7 @@ def trust_status(
             threshold=role.threshold,
             offline=is_offline,
             keys_at_hand=at_hand,
+            trouble=trouble,
             targets=targets,
         )
 
@@ -120,6 +124,15 @@ def trust_status(
         role = delegator.get_delegated_role(fleet)
         roles.append(status(fleet, signed, role, len(signed.targets)))
     return TrustStatus(tuple(roles), _waiting(repository, current))
+
+
+def _why_not(online: OnlineKeys, name: str, role: Role) -> str:
+    """Why there is no key to sign with, in words: gone, or not fit to be used."""
+    try:
+        online.signer(name, role.keyids)
+    except FacadeError as error:
+        return error.message
+    return "Its online key cannot be used."  # there after all, a moment later
 
 
 def _waiting(repository: Path, current: Current) -> str:

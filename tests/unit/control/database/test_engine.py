@@ -83,6 +83,12 @@ async def test_a_full_disk_is_told_in_sqlites_words_and_without_the_values(
     assert "canary" not in str(caught.value)
 
 
+async def test_a_damaged_file_is_called_that_and_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "facade.db").write_text("no database, " * 100)
+    with pytest.raises(Unavailable, match="is damaged"):
+        await migrate(f"sqlite+aiosqlite:///{tmp_path}/facade.db")
+
+
 async def test_two_writers_that_read_first_lose_no_update(url: str) -> None:
     """With a deferred BEGIN both would read 0 and one would fail or be lost."""
     first, second = Database(url), Database(url)

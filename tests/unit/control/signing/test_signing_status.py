@@ -67,9 +67,17 @@ def test_an_online_role_that_expired_or_lost_its_key_is_warned_about(tmp_path: P
     repo = make_repository(tmp_path)
     (repo.online / "dev.pem").unlink()
     (missing,) = read(repo).warnings(repo.clock.time())
-    assert "dev" in missing
+    assert "role dev" in missing
+    assert f"is not in {repo.online}" in missing
     expired = read(repo).warnings(repo.clock.time() + 2 * DAY)
     assert any("timestamp has expired" in line for line in expired)
+
+
+def test_an_online_key_that_is_there_and_unfit_says_what_to_do(tmp_path: Path) -> None:
+    repo = make_repository(tmp_path)
+    (repo.online / "dev.pem").chmod(0o644)
+    (unfit,) = read(repo).warnings(repo.clock.time())
+    assert f"chmod 600 {repo.online / 'dev.pem'}" in unfit
 
 
 def test_before_the_ceremony_it_says_what_to_run(tmp_path: Path) -> None:
