@@ -11,9 +11,10 @@ import os
 import signal
 import socket
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
 from aiohttp import web
@@ -34,6 +35,8 @@ the device port has one, and a connection that waits for one costs its slot."""
 _ANY_V6 = "::"
 _ANY_V4 = "0.0.0.0"  # noqa: S104 - where IPv6 is switched off, [::] means this
 
+Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+"""Answers every request of a port by itself: no routes, no middleware, nothing in between."""
 ProtocolFactory = Callable[[], asyncio.BaseProtocol]
 Layer = Callable[[Callable[[], asyncio.Protocol]], ProtocolFactory]
 """Puts something (our TLS) between the socket and aiohttp's protocol."""
@@ -55,7 +58,7 @@ class Port:
 
     name: str
     listen: tuple[str, int]
-    app: web.Application
+    app: web.Application | Handler
     tls: ssl.SSLContext | None = None
     layer: Layer | None = None
     idle_seconds: float = KEEP_ALIVE_SECONDS
@@ -140,9 +143,7 @@ class Server:
         self._stopping.set()
 
     async def _answer(self, port: Port, sock: socket.socket) -> None:
-        runner = runner_for(
-            port.app, devices=port.layer is not None, idle_seconds=port.idle_seconds
-        )
+        runner = runner_for(port.app, idle_seconds=port.idle_seconds)
         await runner.setup()
         self._stack.push_async_callback(runner.cleanup)
         if port.layer is None:
@@ -152,29 +153,29 @@ class Server:
 
 
 def runner_for(
-    app: web.Application, *, devices: bool, idle_seconds: float = KEEP_ALIVE_SECONDS
-) -> web.AppRunner:
-    """The HTTP server around `app`, as the device port or another one wants it."""
-    return web.AppRunner(
-        app,
-        access_log=None,  # our own line is built once, with what matters in it
-        shutdown_timeout=DRAIN_SECONDS,
-        keepalive_timeout=idle_seconds,
-        lingering_time=LINGER_SECONDS,
-        handle_signals=False,
-        # A device that leaves, or is cut, takes its handler with it. An operator who closes
-        # a browser does not undo half an import.
-        handler_cancellation=devices,
+    app: web.Application | Handler, *, idle_seconds: float = KEEP_ALIVE_SECONDS
+) -> web.BaseRunner:
+    """The HTTP server around an application, or around the device port's one handler."""
+    options: dict[str, Any] = {
+        "access_log": None,  # our own line is built once, with what matters in it
+        "keepalive_timeout": idle_seconds,
+        "lingering_time": LINGER_SECONDS,
         # Nobody who speaks to us compresses, and inflating a body, even one that is thrown away,
         # costs a thousand times what sending it did.
-        auto_decompress=False,
-    )
+        "auto_decompress": False,
+    }
+    ending: dict[str, Any] = {"shutdown_timeout": DRAIN_SECONDS, "handle_signals": False}
+    if isinstance(app, web.Application):
+        # An operator who closes a browser does not undo half an import.
+        return web.AppRunner(app, handler_cancellation=False, **options, **ending)
+    # A device that leaves, or is cut, takes its handler with it.
+    return web.ServerRunner(web.Server(app, handler_cancellation=True, **options), **ending)
 
 
 class _LayeredSite(web.BaseSite):
     """aiohttp's server behind a transport layer of our own."""
 
-    def __init__(self, runner: web.AppRunner, sock: socket.socket, layer: Layer) -> None:
+    def __init__(self, runner: web.BaseRunner, sock: socket.socket, layer: Layer) -> None:
         super().__init__(runner, backlog=BACKLOG)
         self._sock = sock
         self._layer = layer

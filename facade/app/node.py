@@ -18,16 +18,16 @@ from facade.config import Settings
 from facade.errors import FacadeError, Invalid
 from facade.observability.health import Health
 from facade.secret import Secret
-from facade.server import Layer
+from facade.server import Handler, Layer
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceSide:
-    """The device port's application, where this process serves it."""
+    """What answers on the device port, where this process serves it."""
 
-    app: web.Application
+    app: Handler
     layer: Layer
 
 

@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from ipaddress import ip_network
 from pathlib import Path
 
-from aiohttp import web
-
 from facade.app.background import background
 from facade.app.checks import certificate_check, crl_check, metadata_check
 from facade.app.content import open_content
@@ -21,10 +19,12 @@ from facade.app.limits import timeouts, tls_limits, upstream_gates
 from facade.clock import Clock
 from facade.config import Settings
 from facade.errors import Invalid, Unavailable
+from facade.observability.access import AccessLog
 from facade.observability.health import Check
 from facade.observability.lag import measure_lag
 from facade.observability.metrics import Metrics
 from facade.oci.host import RegistryHost
+from facade.server import Handler
 from facade.serving.api.app import device_app
 from facade.serving.cache_port import InProcessCachePort
 from facade.serving.identity.certificate import IdentityRule, SpiffeRule, SubjectRule
@@ -52,14 +52,14 @@ class ServingWing:
     """What the node needs of the wing.
 
     Arguments:
-        app: the device port's application.
+        app: answers the device port's requests.
         layer: puts our TLS between the socket and aiohttp's protocol.
         cache: what the control wing may ask.
         contexts: TLS material, reloadable.
         checks: for readiness.
     """
 
-    app: web.Application
+    app: Handler
     layer: Callable[[Callable[[], asyncio.Protocol]], TlsProtocolFactory]
     cache: CachePort
     contexts: TlsContexts
@@ -148,6 +148,8 @@ async def serving_wing(
             generation=pulls.generation(lambda: _generation(refresher)),
             clock=clock,
         )
+        access = AccessLog.configured()
+        stack.callback(access.flush)
         app = device_app(
             pulls=pulls,
             authorities=contexts,
@@ -156,9 +158,11 @@ async def serving_wing(
             guard=guard,
             reports=reports,
             metrics=metrics,
+            access=access,
             clock=clock,
             default_registry=RegistryHost.parse(settings.device.default_registry),
         )
+        background(stack, guard.run())
         background(stack, contexts.watch(clock))
         background(stack, measure_lag(clock, metrics))
         cache = InProcessCachePort(

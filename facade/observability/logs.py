@@ -38,7 +38,7 @@ def configure(level: str, style: str, stream: TextIO) -> None:
     before: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
-        _Stamp(),
+        Stamp(),
         structlog.processors.format_exc_info,
         redact,
     ]
@@ -52,7 +52,7 @@ def configure(level: str, style: str, stream: TextIO) -> None:
     structlog.configure(
         processors=[*before, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.WriteLoggerFactory(stream),
+        logger_factory=Lines(stream, ready_made=not console and number <= logging.INFO),
         cache_logger_on_first_use=True,
     )
     _adopt_stdlib(before, renderer, stream, number)
@@ -81,7 +81,20 @@ def _adopt_stdlib(
     root.setLevel(max(number, logging.WARNING))
 
 
-class _Stamp:
+class Lines(structlog.WriteLoggerFactory):
+    """Where lines go.
+
+    Arguments:
+        ready_made: lines of level info may be written here as JSON by who makes them.
+    """
+
+    def __init__(self, stream: TextIO, *, ready_made: bool) -> None:
+        super().__init__(stream)
+        self.stream = stream
+        self.ready_made = ready_made
+
+
+class Stamp:
     """Adds the time, UTC. The part down to the second is made once a second."""
 
     def __init__(self) -> None:
@@ -89,12 +102,16 @@ class _Stamp:
         self._text = ""
 
     def __call__(self, logger: object, method: str, event_dict: EventDict) -> EventDict:
+        event_dict["timestamp"] = self.now()
+        return event_dict
+
+    def now(self) -> str:
+        """The time, to the microsecond."""
         second, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
         if second != self._second:
             self._second = second
             self._text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
-        event_dict["timestamp"] = f"{self._text}.{nanoseconds // 1000:06d}Z"
-        return event_dict
+        return f"{self._text}.{nanoseconds // 1000:06d}Z"
 
 
 class _JsonLine:

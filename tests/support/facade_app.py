@@ -21,12 +21,13 @@ from types import TracebackType
 from typing import Self
 
 import aiohttp
-from aiohttp import web
 
+from facade.app.background import background
 from facade.app.limits import upstream_gates
+from facade.observability.access import AccessLog
 from facade.observability.metrics import Metrics
 from facade.oci.host import RegistryHost
-from facade.server import runner_for
+from facade.server import Handler, runner_for
 from facade.serving.api.app import device_app
 from facade.serving.blobs.cache import BlobCache
 from facade.serving.blobs.local import LocalStore
@@ -163,11 +164,13 @@ class FacadeApp:
             guard=self.guard,
             reports=reports,
             metrics=self.metrics,
+            access=AccessLog(),
             clock=clock,
             default_registry=RegistryHost("docker.io"),
         )
         await self.refresher.start()
         self._stack.push_async_callback(self.refresher.stop)
+        background(self._stack, self.guard.run())
         await self._listen(app)
 
     def _tls(self) -> TlsContexts:
@@ -191,8 +194,8 @@ class FacadeApp:
             observer=BlobEvents(self.metrics, reports),
         )
 
-    async def _listen(self, app: web.Application) -> None:
-        runner = runner_for(app, devices=True)
+    async def _listen(self, app: Handler) -> None:
+        runner = runner_for(app)
         await runner.setup()
         self._stack.push_async_callback(runner.cleanup)
         assert runner.server is not None

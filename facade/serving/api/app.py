@@ -1,21 +1,20 @@
-"""The device port's application: one catch-all route, one place where errors become answers.
+"""The device port: one handler for every request, one place where errors become answers.
 
 Guarantees: every request gets an answer of interface.md's table, whatever it says; an error that
 nobody foresaw is logged with its traceback and answered with the request id, nothing else. No
-middleware: a blob's way from socket to store is the shortest there is.
+router, no middleware: a blob's way from socket to store is the shortest there is.
 Runs under `identity.tls_transport`, with `handler_cancellation` on, so that a device which leaves
-(or is cut) takes its handler with it.
+(or is cut) takes its handler with it. Whoever wires it runs `guard`.
 """
 
-import asyncio
-import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import Awaitable, Callable
 
 import structlog
 from aiohttp import web
 
 from facade.clock import Clock
 from facade.errors import FacadeError, Unavailable
+from facade.observability.access import AccessLog
 from facade.observability.logs import begin_request, request_ids
 from facade.observability.metrics import Metrics
 from facade.oci.host import RegistryHost
@@ -43,10 +42,11 @@ def device_app(
     guard: StreamGuard,
     reports: Reports,
     metrics: Metrics,
+    access: AccessLog,
     clock: Clock,
     default_registry: RegistryHost,
-) -> web.Application:
-    """The application. Its clean-up context runs `guard`."""
+) -> Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]:
+    """The handler of every request."""
     peers = Peers(authorities=authorities, control=control, clock=clock)
     sender = Sender(pulls=pulls, peers=peers, guard=guard, clock=clock)
     routes = Routes(
@@ -56,19 +56,7 @@ def device_app(
         metadata=metadata,
         default_registry=default_registry,
     )
-    port = DevicePort(routes, Bookkeeper(metrics, reports, clock), clock)
-
-    async def watch(app: web.Application) -> AsyncIterator[None]:
-        watching = asyncio.create_task(guard.run())
-        yield
-        watching.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await watching
-
-    app = web.Application()
-    app.router.add_route("*", "/{path:.*}", port.handle)
-    app.cleanup_ctx.append(watch)
-    return app
+    return DevicePort(routes, Bookkeeper(metrics, reports, access, clock), clock).handle
 
 
 class DevicePort:
@@ -80,7 +68,7 @@ class DevicePort:
         self._clock = clock
         self._ids = request_ids()
 
-    async def handle(self, http: web.Request) -> web.StreamResponse:
+    async def handle(self, http: web.BaseRequest) -> web.StreamResponse:
         """The one handler."""
         transport = http.transport
         if isinstance(transport, TlsTransport):

@@ -6,18 +6,16 @@ most one report to the control wing come of it, built once, after the last byte.
 
 from dataclasses import dataclass, field
 
-import structlog
 from aiohttp import web
 
 from facade.clock import Clock
 from facade.device import Device
 from facade.errors import FacadeError
+from facade.observability.access import Access, AccessLog
 from facade.observability.metrics import Metrics
 from facade.oci.request import PullRequest
 from facade.reasons import Reason
 from facade.serving.pulls.reports import Reports
-
-log = structlog.get_logger(__name__)
 
 OTHER_ROUTE = "other"
 LEFT_STATUS = 499
@@ -37,7 +35,7 @@ class Exchange:
         complete: the whole promised body went out.
     """
 
-    http: web.Request
+    http: web.BaseRequest
     id: str
     started: float
     route: str = OTHER_ROUTE
@@ -63,6 +61,7 @@ class Bookkeeper:
 
     metrics: Metrics
     reports: Reports
+    access: AccessLog
     clock: Clock
     quiet_routes: frozenset[str] = field(default=frozenset({"version"}))
 
@@ -77,7 +76,7 @@ class Bookkeeper:
         if exchange.bytes_sent and host:
             metrics.sent(host, exchange.bytes_sent)
         self._report(exchange)
-        self._log(exchange, host, seconds)
+        self._log(exchange, seconds)
 
     def _report(self, exchange: Exchange) -> None:
         error = exchange.error
@@ -94,30 +93,23 @@ class Bookkeeper:
             cache=exchange.cache,
         )
 
-    def _log(self, exchange: Exchange, host: str, seconds: float) -> None:
-        write = log.debug if exchange.route in self.quiet_routes else log.info
-        details: dict[str, object] = {}
-        if exchange.device is not None:
-            details["device"] = str(exchange.device)
-        if exchange.pull is not None:
-            details["host"] = host
-            details["repository"] = str(exchange.pull.repository)
-            details["digest"] = str(exchange.pull.digest)
-        if exchange.cache:
-            details["cache"] = exchange.cache
-        if exchange.error is not None:
-            details["reason"] = exchange.error.reason
-            details["error"] = exchange.error.message
-        write(
-            "request",
-            method=exchange.http.method,
-            route=exchange.route,
-            status=exchange.status,
-            outcome=_outcome(exchange),
-            bytes=exchange.bytes_sent,
-            seconds=round(seconds, 4),
-            **details,
+    def _log(self, exchange: Exchange, seconds: float) -> None:
+        error = exchange.error
+        access = Access(
+            exchange.id,
+            exchange.http.method,
+            exchange.route,
+            exchange.status,
+            _outcome(exchange),
+            exchange.bytes_sent,
+            seconds,
+            exchange.device,
+            exchange.pull,
+            exchange.cache,
+            None if error is None else error.reason,
+            None if error is None else error.message,
         )
+        self.access.write(access, quiet=exchange.route in self.quiet_routes)
 
 
 def _outcome(exchange: Exchange) -> str:

@@ -141,7 +141,7 @@ class Routes:
                 return await self._send_manifest(exchange, device, answer)
             return await self._referrers(exchange, device, parsed)
 
-    def _parse(self, http: web.Request) -> PullRequest | FacadeError:
+    def _parse(self, http: web.BaseRequest) -> PullRequest | FacadeError:
         path = http.path
         ns = http.query.get("ns") if http.query_string else None
         known = self._parsed.get((path, ns))

@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 
 from facade.device import Device
 from facade.errors import Denied
+from facade.observability.access import AccessLog
 from facade.observability.metrics import Metrics
 from facade.observability.redaction import ALLOWED_KEYS
 from facade.oci.digest import Digest
@@ -35,7 +36,7 @@ class Bench:
         self.control = FakeControl()
         self.metrics = Metrics(self.clock)
         reports = Reports(control=self.control, clock=self.clock)
-        self.books = Bookkeeper(self.metrics, reports, self.clock)
+        self.books = Bookkeeper(self.metrics, reports, AccessLog(), self.clock)
         structlog.reset_defaults()
 
     def finish(self, **fields: Any) -> tuple[dict[str, Any], list[Pulled]]:
