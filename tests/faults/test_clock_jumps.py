@@ -1,142 +1,107 @@
-"""A wall clock that jumps, under a whole facade on real sockets whose clock the test moves.
+"""A wall clock that jumps, under the whole device port on real sockets, whose clock the test moves.
 
-The signing side uses the same clock, as on one machine. (tuf itself reads the machine's clock; what
-that refuses is tried in the attacks.)
+In each nothing is served that might have expired; readiness says why; where the clock is right again,
+serving goes on by itself. (tuf itself reads the machine's clock; what that refuses is tried in the
+attacks, and a restart under a clock that was set back as well.)
 """
 
-import os
-import ssl
-import sys
+import datetime as dt
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
 import pytest
-import pytest_asyncio
 
-from facade.config import load
-from facade.demo.image import Image
-from facade.up.run import Running, started
-from facade.up.state import StateFolder
-from tests.support.facade_process import FacadeProcess, run
+from facade.app.checks import metadata_check
+from facade.observability.health import Severity
+from tests.support.facade_app import FacadeApp, path
 from tests.support.image import one_layer_image
-from tests.support.registry import BearerAuth, Registry
-from tests.support.token_server import TokenServer
-from tests.support.tuning import MovableClock
+from tests.support.pki import now
+from tests.support.registry import Registry
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
-
-REPOSITORY = "acme/kiosk"
 MINUTE = 60.0
-TAGS = [f"v{number}" for number in range(6)]
-IMAGES = {tag: one_layer_image(tag.encode() * 50_000) for tag in TAGS}
+DAY = 24 * 60 * MINUTE
+CACHED = one_layer_image(b"cached" * 50_000)
+FRESH = one_layer_image(b"fresh" * 50_000)
 
 
 @dataclass
-class Scene:
-    """A running facade with its clock, a registry that wants tokens, and signed images by tag."""
+class Bench:
+    """The port, one image that is cached and one that is not, and a device whose certificate is
+    valid whatever the clock says here.
+    """
 
-    running: Running
-    clock: MovableClock
+    facade: FacadeApp
     registry: Registry
-    tokens: TokenServer
-    context: ssl.SSLContext
+    kiosk: aiohttp.ClientSession
 
-    async def pull(self, tag: str) -> tuple[int, str]:
-        """All of the image: 200, or the status and reason of the first refusal."""
-        image: Image = IMAGES[tag]
-        url = self.running.server.urls["device"]
-        base = f"{url}/v2/{self.registry.host.path_segment}/{REPOSITORY}"
-        contents = {digest: data for digest, (_, data) in image.manifests.items()} | dict(
-            image.blobs
-        )
-        async with aiohttp.ClientSession() as session:
-            for digest, data in contents.items():
-                kind = "manifests" if digest in image.manifests else "blobs"
-                async with session.get(f"{base}/{kind}/{digest}", ssl=self.context) as answer:
-                    if answer.status != 200:
+    async def pull(self) -> set[tuple[int, str]]:
+        """How both images' contents were answered: status and reason."""
+        answers = set()
+        for image in (CACHED, FRESH):
+            for digest, data in image.blobs.items():
+                place = path(self.registry, "org/app", "blobs", digest)
+                async with self.kiosk.get(place) as answer:
+                    if answer.status == 200:
+                        assert await answer.read() == data
+                        answers.add((200, ""))
+                    else:
+                        assert int(answer.headers["Retry-After"]) > 0
                         error = (await answer.json())["errors"][0]
-                        return answer.status, error["detail"]["reason"]
-                    assert await answer.read() == data
-        return 200, ""
+                        answers.add((answer.status, error["detail"]["reason"]))
+        return answers
 
-    async def probe(self) -> tuple[int, str]:
-        """The status of /readyz, and its reasons in one text."""
-        url = f"{self.running.server.urls['metrics']}/readyz"
-        async with aiohttp.ClientSession() as session, session.get(url) as answer:
-            return answer.status, str((await answer.json())["reasons"])
+    def unready(self) -> str:
+        """Why /readyz would say 503; "" when it would not."""
+        findings = metadata_check(self.facade.refresher.status())
+        return "; ".join(f.reason for f in findings if f.severity is Severity.UNREADY)
 
-    async def refused(self, reason: str) -> None:
-        """Nothing is served, cached or not, and the operator sees why."""
-        for tag in ("v0", "v5"):
-            assert await self.pull(tag) == (503, reason)
-        status, reasons = await self.probe()
-        assert status == 503
-        assert reason in reasons
+    async def serves(self) -> None:
+        """Everything."""
+        assert await self.pull() == {(200, "")}
+        assert self.unready() == ""
 
-    async def serves(self, tag: str) -> None:
-        """An image, and what is cached."""
-        assert await self.pull(tag) == (200, "")
-        assert await self.pull("v0") == (200, "")
-        assert (await self.probe())[0] == 200
+    async def refuses(self, reason: str) -> None:
+        """Everything, cached or not, and the operator sees why."""
+        asked = self.registry.count()
+        assert await self.pull() == {(503, reason)}
+        assert reason in self.unready()
+        assert self.registry.count() == asked
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def scene(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Scene]:
-    folder = tmp_path_factory.mktemp("clock")
-    state, certificates = folder / "state", folder / "certificates"
-    clock = MovableClock()
-    settings = load(None, {**FacadeProcess.DEFAULTS, "PATH": os.environ["PATH"]})
-
-    async def cli(*arguments: str | Path) -> None:
-        done = await run(
-            *(sys.executable, "-m", "facade.cli.main", *arguments),
-            env={"FACADE_STATE": str(state)},
+@pytest.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+    async with FacadeApp(tmp_path) as facade, Registry() as registry:
+        await facade.sign(registry, "org/app", CACHED)
+        await facade.sign(registry, "org/app", FRESH, version="v2")
+        leaf = facade.ca.device(
+            not_before=now() - dt.timedelta(days=9), not_after=now() + dt.timedelta(days=900)
         )
-        assert done.code == 0, done
-
-    async with (
-        TokenServer(anonymous=None) as tokens,
-        Registry(auth=BearerAuth(tokens)) as registry,
-        started(StateFolder(state), (), settings, clock) as running,
-    ):
-        for tag, image in IMAGES.items():
-            registry.add_image(REPOSITORY, image, tag)
-        await cli("registry", "add", str(registry.host), "--anonymous", "--insecure")
-        places = [f"{registry.host}/{REPOSITORY}:{tag}" for tag in TAGS]
-        await cli("artifact", "import", *places, "--fleet", "dev")
-        clock.offset = -90 * MINUTE  # so that the certificate is valid whenever it is looked at
-        await cli("device", "issue", "dev/kiosk-1", "--out", certificates)
-        clock.offset = 0.0
-        context = ssl.create_default_context(cafile=certificates / "ca.crt")
-        context.load_cert_chain(certificates / "client.cert", certificates / "client.key")
-        it = Scene(running, clock, registry, tokens, context)
-        assert await it.pull("v0") == (200, "")
-        yield it
+        async with facade.device(leaf=leaf) as kiosk:
+            for digest in CACHED.blobs:
+                place = path(registry, "org/app", "blobs", digest)
+                async with kiosk.get(place) as answer:
+                    assert answer.status == 200
+            yield Bench(facade, registry, kiosk)
 
 
-async def test_small_corrections_either_way_are_nobodys_business(scene: Scene) -> None:
-    for tag, offset in (("v1", 2 * MINUTE), ("v2", -2 * MINUTE)):
-        scene.clock.offset = offset
-        await scene.serves(tag)
+async def test_small_corrections_either_way_are_nobodys_business(bench: Bench) -> None:
+    for offset in (2 * MINUTE, -2 * MINUTE, 0.0):
+        bench.facade.clock.offset = offset
+        await bench.serves()
 
 
-async def test_a_clock_set_back_stops_everything_until_it_is_right(scene: Scene) -> None:
-    scene.clock.offset = -60 * MINUTE
-    await scene.refused("clock-set-back")
-    scene.clock.offset = 0.0
-    await scene.serves("v3")
+async def test_a_clock_set_back_stops_everything_until_it_is_right(bench: Bench) -> None:
+    bench.facade.clock.offset = -60 * MINUTE
+    await bench.refuses("clock-set-back")
+    bench.facade.clock.offset = 0.0
+    await bench.serves()
 
 
-async def test_a_clock_ahead_costs_tokens_and_then_freshness(scene: Scene) -> None:
-    """Ahead by more than tokens live: new ones are had. By more than metadata lives: nothing."""
-    exchanges = len(scene.tokens.requests)
-    scene.clock.offset = 60 * MINUTE
-    await scene.serves("v4")
-    assert len(scene.tokens.requests) > exchanges
-    scene.clock.offset = 2 * 24 * 60 * MINUTE
-    await scene.refused("metadata-expired")
-    # It was ahead, and is right now: that cannot be told from one set back. A person forgives it.
-    scene.clock.offset = 0.0
-    await scene.refused("clock-set-back")
+async def test_a_clock_far_ahead_finds_everything_expired(bench: Bench) -> None:
+    """And when it is right again, that cannot be told from one set back: a person forgives it."""
+    bench.facade.clock.offset = 300 * DAY
+    await bench.refuses("metadata-expired")
+    bench.facade.clock.offset = 0.0
+    await bench.refuses("clock-set-back")

@@ -110,7 +110,6 @@ async def test_disk_full_during_a_fetch(scene: Scene) -> None:
     goods = next(scene.fresh)
     with scene.disk.filled(leave=SIZE // 2):
         await asyncio.gather(*(it.pulls(goods) for _ in range(3)))
-        assert len(it.registry.seen(f"*/blobs/{goods.layer}")) == 1
         told = await it.event("caching_stopped", since=mark, words=str(goods.layer))
         assert "No space left on device" in told["error"]
         await scene.gets(scene.cached, "hit")
