@@ -19,6 +19,7 @@ from facade.config import Settings
 from facade.errors import Invalid, Unavailable
 from facade.oci.digest import Digest
 from facade.serving.blobs.cache import BlobCache
+from facade.serving.blobs.duty import Duty
 from facade.serving.blobs.eviction import Bounds, Evictor
 from facade.serving.blobs.keeper import StoreKeeper
 from facade.serving.blobs.limits import TransferLimits
@@ -97,6 +98,8 @@ async def open_content(
         store=store, register=index, clock=clock, executor=executor, spoiled=spoiled
     )
     blobs: BlobCache
+    duty = Duty(folder / "keeper.lock")
+    stack.callback(duty.close)
     keeper = StoreKeeper(
         evictor=evictor,
         scrubber=scrubber,
@@ -106,6 +109,7 @@ async def open_content(
         in_flight=lambda: len(blobs.flights),
         clock=clock,
         executor=executor,
+        duty=duty.take,
     )
     store.limit(bounds.max_bytes, keeper.grown)
     blobs = BlobCache(

@@ -242,7 +242,7 @@ class BlobCache:
             )
         except Unavailable as error:
             log.warning("possession_unknown", error=error.message)
-            return False  # fetching it proves it anew
+            same_registry = origin == str(key.host)  # the content itself says so
         return same_registry and await self._confirmed(key, size, source)
 
     async def _confirmed(self, key: BlobKey, size: int, source: BlobSource) -> bool:
@@ -260,8 +260,9 @@ class BlobCache:
         try:
             await self._possession.add(key, size)
         except Unavailable as error:
+            # The registry has just confirmed it; later processes ask again.
             log.warning("possession_not_recorded", error=error.message)
-            return False  # durable before the first hit, or no hit
+            self._possession.proven(key)
         return True
 
     def _confirm_done(self, key: BlobKey, size: int, task: "asyncio.Task[bool]") -> None:

@@ -6,10 +6,10 @@ by the scrubber.
 """
 
 import os
-from collections.abc import Awaitable, Callable, Container
+from collections.abc import Awaitable, Callable, Collection, Container
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import structlog
 
@@ -25,11 +25,19 @@ FREE_SHARE = 0.8
 _PAGE = 256
 
 
+class Place(NamedTuple):
+    """An object's place in the order of use: `size` in bytes, `used` in Unix seconds."""
+
+    digest: Digest
+    size: int
+    used: float
+
+
 class UseOrder(Protocol):
     """What eviction needs of the index (`possession.PossessionIndex`)."""
 
-    async def least_recently_used(self, limit: int, offset: int = 0) -> list[tuple[Digest, int]]:
-        """Objects with their sizes, the longest unused first."""
+    async def least_recently_used(self, limit: int, after: Place | None = None) -> list[Place]:
+        """Objects behind `after`, the longest unused first."""
         ...
 
     async def totals(self) -> tuple[int, int]:
@@ -40,8 +48,8 @@ class UseOrder(Protocol):
         """Write use times that are only in memory."""
         ...
 
-    async def forget(self, digest: Digest) -> None:
-        """An object is gone."""
+    async def forget(self, digests: Collection[Digest]) -> None:
+        """Objects are gone."""
         ...
 
 
@@ -118,22 +126,21 @@ class Evictor:
         wanted = self._wanted()
         objects = removed = 0
         for wanted_ones in (False, True):
-            skipped = 0
-            while removed < too_much:
-                page = await self._order.least_recently_used(_PAGE, skipped)
-                for digest, size in page:
+            page = await self._order.least_recently_used(_PAGE)
+            while page and removed < too_much:
+                gone = []
+                for digest, size, _ in page:
                     if removed >= too_much:
                         break
-                    gone = None
-                    if (digest in wanted) is wanted_ones:
-                        gone = await self._remove(digest)
-                    if gone is None:
-                        skipped += 1
+                    if (digest in wanted) is not wanted_ones:
                         continue
-                    objects += gone
-                    removed += size
-                if not page:
-                    break
+                    count = await self._remove(digest)
+                    if count is not None:
+                        gone.append(digest)
+                        objects += count
+                        removed += size
+                await self._order.forget(gone)
+                page = await self._order.least_recently_used(_PAGE, page[-1])
         if removed:
             log.info("evicted", objects=objects, bytes=removed)
             self._observer.evicted(objects, removed)
@@ -151,5 +158,4 @@ class Evictor:
             if reader is not None:
                 reader.close()
                 return None
-        await self._order.forget(digest)
         return 0 if size is None else 1

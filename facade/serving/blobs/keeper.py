@@ -1,7 +1,8 @@
 """Looking after the store as a whole: size, use times, rot, and partials that nobody wants.
 
 Guarantees: `run` goes on through failures, which it logs; eviction starts soon after the store grew
-beyond its bounds. One per process; several over one store do the same work twice, harmlessly.
+beyond its bounds, whichever process filled it. Of the processes that share a store one keeps it; each
+writes its own use times, and each answers what an operator asks (`status`, `verify`, `prune`).
 """
 
 import asyncio
@@ -22,6 +23,10 @@ from facade.wings import CacheStatus
 log = structlog.get_logger(__name__)
 
 FLUSH_SECONDS = 10.0
+DUTY_SECONDS = 5.0
+"""How often a process looks whether it is its turn to keep the store."""
+LOOK_SECONDS = 1.0
+"""How often the keeper looks whether others filled the store."""
 SCRUB_PAUSE_SECONDS = 24 * 3600.0
 PARTIAL_AGE_SECONDS = 24 * 3600.0
 """A partial not written for that long is swept."""
@@ -44,6 +49,7 @@ class StoreKeeper:
 
     Arguments:
         in_flight: how many transfers are under way.
+        duty: takes up the keeping, if no other process does (`duty.Duty.take`); called in a thread.
     """
 
     def __init__(
@@ -57,6 +63,7 @@ class StoreKeeper:
         in_flight: Callable[[], int],
         clock: Clock,
         executor: Executor,
+        duty: Callable[[], bool] = lambda: True,
     ) -> None:
         self._evictor = evictor
         self._scrubber = scrubber
@@ -66,6 +73,7 @@ class StoreKeeper:
         self._in_flight = in_flight
         self._clock = clock
         self._executor = executor
+        self._duty = duty
         self._grown = asyncio.Event()
 
     def grown(self) -> None:
@@ -75,8 +83,10 @@ class StoreKeeper:
     async def run(self) -> None:
         """Work until cancelled."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._keep_size())
             group.create_task(self._again(FLUSH_SECONDS, self._order.flush))
+            await self._wait_for_duty()
+            group.create_task(self._keep_size())
+            group.create_task(self._again(LOOK_SECONDS, self._look))
             group.create_task(self._again(SCRUB_PAUSE_SECONDS, self._tidy))
 
     async def status(self) -> CacheStatus:
@@ -98,14 +108,26 @@ class StoreKeeper:
         """Evict down to the low watermark: (objects, bytes) removed. Raises Unavailable."""
         return await self._evictor.evict()
 
+    async def _wait_for_duty(self) -> None:
+        while True:
+            try:
+                if await run_to_end(self._executor, self._duty):
+                    return
+            except OSError as error:
+                log.warning("housekeeping_failed", error=error.strerror)
+            await self._clock.sleep(DUTY_SECONDS)
+
+    async def _look(self) -> None:
+        self.grown()
+
     async def _keep_size(self) -> None:
         while True:
             await self._grown.wait()
             self._grown.clear()
             try:
                 await self._evictor.evict_if_full()
-            except Unavailable as error:
-                log.warning("eviction_failed", error=error.message)
+            except (Unavailable, OSError) as error:
+                log.warning("eviction_failed", error=str(error))
 
     async def _tidy(self) -> None:
         limit = self._clock.time() - PARTIAL_AGE_SECONDS
@@ -117,5 +139,5 @@ class StoreKeeper:
             await self._clock.sleep(pause)
             try:
                 await work()
-            except Unavailable as error:
-                log.warning("housekeeping_failed", error=error.message)
+            except (Unavailable, OSError) as error:
+                log.warning("housekeeping_failed", error=str(error))

@@ -1,19 +1,19 @@
 """`index.db`: which repository was seen to have which content, and when content was last used.
 
-Guarantees: what `add` recorded survives a power loss when it returns; use times are written in
-batches and may be lost. Nothing here is needed to trust content: losing the file costs requests
-to registries. SQLite in one thread of its own; several processes may share the file. A positive
-answer is remembered in memory, bounded, so that a warm hit asks no database.
+Guarantees: what `add` recorded survives a power loss when it returns; what is added at the same time is
+written together, so that a slow disk or another process's lock costs all of it one wait; use times
+are written in batches and may be lost. Nothing here is needed to trust content: losing the file costs
+requests to registries. Several processes may share the file (`indexfile`). A positive answer is
+remembered in memory, bounded, so that a warm hit asks no database.
 """
 
 import asyncio
 import contextlib
 import sqlite3
-from collections import OrderedDict
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections import OrderedDict, defaultdict
+from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import NamedTuple, Self
 
 import structlog
 
@@ -21,9 +21,9 @@ from facade.clock import Clock
 from facade.errors import Unavailable
 from facade.oci.digest import Digest
 from facade.oci.host import RegistryHost
-from facade.reasons import Reason
+from facade.serving.blobs.eviction import Place
+from facade.serving.blobs.indexfile import Lane, open_lanes
 from facade.serving.blobs.port import BlobKey
-from facade.serving.blobs.threads import run_to_end
 
 log = structlog.get_logger(__name__)
 
@@ -31,38 +31,38 @@ MAX_REMEMBERED = 65_536
 """Positive answers kept in memory."""
 MAX_TOUCHED = 10_000
 """Use times kept in memory before they are written early."""
-_BUSY_SECONDS = 5.0
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS possession (
-    connection TEXT NOT NULL, repository TEXT NOT NULL, digest TEXT NOT NULL, host TEXT NOT NULL,
-    PRIMARY KEY (digest, connection, repository)
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS object (
-    digest TEXT NOT NULL PRIMARY KEY, size INTEGER NOT NULL, used REAL NOT NULL
-) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS object_used ON object (used);
-"""
-_Result = TypeVar("_Result")
+
+
+class _Added(NamedTuple):
+    """Parameters of both statements that record one."""
+
+    digest: str
+    connection: str
+    repository: str
+    host: str
+    size: int
+    used: float
 
 
 class PossessionIndex:
     """Implements `Possession`; also the least-recently-used order for `eviction`.
 
     Arguments:
-        database: open, for use in `executor` only.
-        executor: one thread, owned.
+        reads, writes: on one database, owned.
         clock: for use times.
     """
 
-    def __init__(
-        self, database: sqlite3.Connection, executor: ThreadPoolExecutor, clock: Clock
-    ) -> None:
-        self._database = database
-        self._executor = executor
+    def __init__(self, reads: Lane, writes: Lane, clock: Clock) -> None:
+        self._reads = reads
+        self._writes = writes
         self._clock = clock
         self._known: OrderedDict[BlobKey, None] = OrderedDict()
+        self._keys: defaultdict[Digest, set[BlobKey]] = defaultdict(set)
         self._touched: dict[Digest, float] = {}
         self._flushing: asyncio.Task[None] | None = None
+        self._added: list[_Added] = []
+        self._adding: asyncio.Task[None] | None = None
+        self._turn = asyncio.Lock()
 
     @classmethod
     def at(cls, path: Path, clock: Clock) -> Self:
@@ -70,21 +70,7 @@ class PossessionIndex:
 
         Raises Unavailable when it cannot be opened.
         """
-        executor = ThreadPoolExecutor(1, thread_name_prefix="index")
-        try:
-            try:
-                database = executor.submit(_open, path).result()
-            except sqlite3.DatabaseError as error:
-                if isinstance(error, sqlite3.OperationalError):
-                    raise
-                log.error("index_damaged", path=str(path), error=str(error))
-                for suffix in ("", "-wal", "-shm"):
-                    path.with_name(path.name + suffix).unlink(missing_ok=True)
-                database = executor.submit(_open, path).result()
-        except (sqlite3.Error, OSError) as error:
-            executor.shutdown()
-            raise Unavailable(f"The index {path} cannot be opened: {error}.") from error
-        return cls(database, executor, clock)
+        return cls(*open_lanes(path), clock)
 
     async def has(self, key: BlobKey) -> bool:
         if key in self._known:
@@ -95,7 +81,7 @@ class PossessionIndex:
             (str(key.digest), key.connection_id, key.repository.name),
         )
         if row is not None:
-            self._remember(key)
+            self.proven(key)
         return row is not None
 
     async def at_registry(self, host: RegistryHost, digest: Digest) -> bool:
@@ -106,27 +92,23 @@ class PossessionIndex:
         return row is not None
 
     async def add(self, key: BlobKey, size: int) -> None:
-        digest, now = str(key.digest), self._clock.time()
-        row = (digest, key.connection_id, key.repository.name, str(key.host))
-
-        def write() -> None:
-            with self._database as database:
-                database.execute(
-                    "INSERT OR REPLACE INTO possession (digest, connection, repository, host)"
-                    " VALUES (?, ?, ?, ?)",
-                    row,
-                )
-                database.execute(
-                    "INSERT INTO object (digest, size, used) VALUES (?, ?, ?)"
-                    " ON CONFLICT (digest) DO UPDATE SET size = excluded.size, used = excluded.used",
-                    (digest, size, now),
-                )
-
-        await self._run(write)
-        self._remember(key)
+        names = (str(key.digest), key.connection_id, key.repository.name, str(key.host))
+        self._added.append(_Added(*names, size, self._clock.time()))
+        if self._adding is None:
+            self._adding = asyncio.create_task(self._write_added())
+            self._adding.add_done_callback(_looked_at)
+        await asyncio.shield(self._adding)
+        self.proven(key)
 
     def proven(self, key: BlobKey) -> None:
-        self._remember(key)
+        self._known[key] = None
+        self._keys[key.digest].add(key)
+        if len(self._known) > MAX_REMEMBERED:
+            oldest, _ = self._known.popitem(last=False)
+            keys = self._keys[oldest.digest]
+            keys.discard(oldest)
+            if not keys:
+                del self._keys[oldest.digest]
 
     def touch(self, digest: Digest) -> None:
         self._touched[digest] = self._clock.time()
@@ -137,54 +119,53 @@ class PossessionIndex:
         """Write the use times noted so far. Raises Unavailable."""
         touched, self._touched = self._touched, {}
         rows = [(used, str(digest)) for digest, used in touched.items()]
-
-        def write() -> None:
-            with self._database as database:
-                database.executemany("UPDATE object SET used = MAX(used, ?) WHERE digest = ?", rows)
-
         if rows:
-            await self._run(write)
+            await self._writes.write(
+                lambda database: database.executemany(
+                    "UPDATE object SET used = MAX(used, ?) WHERE digest = ?", rows
+                )
+            )
 
     async def notice(self, objects: Iterable[tuple[Digest, int]]) -> None:
         """Take objects that were found in the store into the order, as used just now if new."""
         now = self._clock.time()
         rows = [(str(digest), size, now) for digest, size in objects]
+        await self._writes.write(
+            lambda database: database.executemany(
+                "INSERT OR IGNORE INTO object VALUES (?, ?, ?)", rows
+            )
+        )
 
-        def write() -> None:
-            with self._database as database:
-                database.executemany("INSERT OR IGNORE INTO object VALUES (?, ?, ?)", rows)
+    async def forget(self, digests: Collection[Digest]) -> None:
+        """The objects are gone, and with them what was known of them."""
+        rows = [(str(digest),) for digest in digests]
 
-        await self._run(write)
+        def write(database: sqlite3.Connection) -> None:
+            database.executemany("DELETE FROM object WHERE digest = ?", rows)
+            database.executemany("DELETE FROM possession WHERE digest = ?", rows)
 
-    async def forget(self, digest: Digest) -> None:
-        """The object is gone, and with it what was known of it."""
-        text = str(digest)
+        for digest in digests:
+            for key in self._keys.pop(digest, ()):
+                del self._known[key]
+        if rows:
+            await self._writes.write(write)
 
-        def write() -> None:
-            with self._database as database:
-                database.execute("DELETE FROM object WHERE digest = ?", (text,))
-                database.execute("DELETE FROM possession WHERE digest = ?", (text,))
-
-        for key in [key for key in self._known if key.digest == digest]:
-            del self._known[key]
-        await self._run(write)
-
-    async def least_recently_used(self, limit: int, offset: int = 0) -> list[tuple[Digest, int]]:
-        """Objects and their sizes, the longest unused first. Raises Unavailable."""
-
-        def read() -> list[tuple[str, int]]:
-            return self._database.execute(
-                "SELECT digest, size FROM object ORDER BY used, digest LIMIT ? OFFSET ?",
-                (limit, offset),
-            ).fetchall()
-
-        return [(Digest.parse(text), size) for text, size in await self._run(read)]
+    async def least_recently_used(self, limit: int, after: Place | None = None) -> list[Place]:
+        """Objects behind `after`, the longest unused first. Raises Unavailable."""
+        start = (-1.0, "") if after is None else (after.used, str(after.digest))
+        query = (
+            "SELECT digest, size, used FROM object WHERE (used, digest) > (?, ?)"
+            " ORDER BY used, digest LIMIT ?"
+        )
+        rows: list[tuple[str, int, float]] = await self._reads.run(
+            lambda database: database.execute(query, (*start, limit)).fetchall()
+        )
+        return [Place(Digest.parse(text), size, used) for text, size, used in rows]
 
     async def totals(self) -> tuple[int, int]:
         """How many objects there are, and their bytes. Raises Unavailable."""
-        row = await self._one("SELECT COUNT(*), COALESCE(SUM(size), 0) FROM object", ())
-        assert row is not None  # an aggregate always has a row
-        return int(row[0]), int(row[1])
+        row = await self._one("SELECT objects, bytes FROM total", ())
+        return (0, 0) if row is None else (int(row[0]), int(row[1]))
 
     async def close(self) -> None:
         """Write what is left, and close."""
@@ -192,13 +173,26 @@ class PossessionIndex:
             await self._flushing
         with contextlib.suppress(Unavailable):
             await self.flush()
-        await self._run(self._database.close)
-        self._executor.shutdown()
+        for lane in (self._writes, self._reads):
+            await asyncio.to_thread(lane.close)
 
-    def _remember(self, key: BlobKey) -> None:
-        self._known[key] = None
-        if len(self._known) > MAX_REMEMBERED:
-            self._known.popitem(last=False)
+    async def _write_added(self) -> None:
+        async with self._turn:  # while one batch is written, the next gathers
+            rows, self._added, self._adding = self._added, [], None
+
+            def write(database: sqlite3.Connection) -> None:
+                database.executemany(
+                    "INSERT OR REPLACE INTO possession (digest, connection, repository, host)"
+                    " VALUES (?1, ?2, ?3, ?4)",
+                    [row[:4] for row in rows],
+                )
+                database.executemany(
+                    "INSERT INTO object (digest, size, used) VALUES (?, ?, ?)"
+                    " ON CONFLICT (digest) DO UPDATE SET size = excluded.size, used = excluded.used",
+                    [(row.digest, row.size, row.used) for row in rows],
+                )
+
+            await self._writes.write(write)
 
     async def _flush_quietly(self) -> None:
         try:
@@ -209,28 +203,14 @@ class PossessionIndex:
             self._flushing = None
 
     async def _one(self, query: str, values: tuple[str, ...]) -> tuple[int, ...] | None:
-        def read() -> tuple[int, ...] | None:
-            row: tuple[int, ...] | None = self._database.execute(query, values).fetchone()
+        def read(database: sqlite3.Connection) -> tuple[int, ...] | None:
+            row: tuple[int, ...] | None = database.execute(query, values).fetchone()
             return row
 
-        return await self._run(read)
-
-    async def _run(self, job: Callable[[], _Result]) -> _Result:
-        try:
-            return await run_to_end(self._executor, job)
-        except sqlite3.Error as error:
-            raise Unavailable(
-                f"The cache's index cannot be used: {error}.", reason=Reason.INTERNAL
-            ) from error
+        return await self._reads.run(read)
 
 
-def _open(path: Path) -> sqlite3.Connection:
-    database = sqlite3.connect(path, timeout=_BUSY_SECONDS)
-    try:
-        database.execute("PRAGMA journal_mode = WAL")
-        database.execute("PRAGMA synchronous = FULL")  # a commit survives a power loss
-        database.executescript(_SCHEMA)
-    except sqlite3.Error:
-        database.close()
-        raise
-    return database
+def _looked_at(task: "asyncio.Task[None]") -> None:
+    """Whoever waits raises what went wrong; perhaps nobody does any more."""
+    if not task.cancelled():
+        task.exception()

@@ -5,7 +5,7 @@ match is quarantined and told; objects that the index does not know come back in
 Paced, so that readers do not notice. Does not bring anything back: the next request does.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import Executor
 from functools import partial
 from itertools import islice
@@ -33,8 +33,8 @@ class Register(Protocol):
         """Take objects into the order that it does not know."""
         ...
 
-    async def forget(self, digest: Digest) -> None:
-        """An object is gone."""
+    async def forget(self, digests: Collection[Digest]) -> None:
+        """Objects are gone."""
         ...
 
 
@@ -93,7 +93,7 @@ class Scrubber:
             log.error("scrub_found_spoiled", digest=str(digest), detail=error.message)
             self._spoiled(digest, error.message)
             await self._store.quarantine(digest)
-            await self._register.forget(digest)
+            await self._register.forget([digest])
             return False
         finally:
             reader.close()

@@ -243,7 +243,7 @@ async def test_a_store_that_is_full_keeps_nothing_and_says_so(tmp_path: Path) ->
         assert not await bench.cache.fetch(CONNECTION, REPOSITORY, DIGEST, len(CONTENT), source)
 
 
-async def test_an_index_that_fails_costs_a_fetch_and_never_trust(tmp_path: Path) -> None:
+async def test_an_index_that_fails_costs_a_request_and_never_trust(tmp_path: Path) -> None:
     async with open_cache(tmp_path) as bench:
         await fill(bench, CONNECTION, REPOSITORY)
     async with open_cache(tmp_path) as bench:
@@ -252,9 +252,13 @@ async def test_an_index_that_fails_costs_a_fetch_and_never_trust(tmp_path: Path)
         database.close()
         with pytest.raises(Unavailable):
             await bench.index.at_registry(HOST, DIGEST)
+        without = ScriptedSource(CONTENT, Answer(refuse=broken()), has=False)
+        with pytest.raises(Upstream):
+            await read_all(await ask(bench, without))
+        assert without.confirmed == 1
+        source = ScriptedSource(CONTENT)
         for _ in range(2):
-            source = ScriptedSource(CONTENT)
             stream = await ask(bench, source)
-            assert stream.outcome == "miss"
+            assert stream.outcome == "hit"
             assert await read_all(stream) == CONTENT
-            await idle(bench)
+        assert (source.confirmed, source.opened) == (1, [])

@@ -61,13 +61,15 @@ async def test_the_longest_unused_comes_first(index: PossessionIndex, clock: Fak
     await index.flush()
     await index.flush()
     expected = [(key.digest, 1) for key in (keys[1], keys[2], keys[0])]
-    assert await index.least_recently_used(10) == expected
-    assert await index.least_recently_used(1, offset=1) == expected[1:2]
+    found = await index.least_recently_used(10)
+    assert [(each.digest, each.size) for each in found] == expected
+    assert await index.least_recently_used(1, found[0]) == found[1:2]
+    assert await index.least_recently_used(1, found[2]) == []
 
 
 async def test_what_is_gone_is_forgotten_everywhere(index: PossessionIndex) -> None:
     await index.add(KEY, 7)
-    await index.forget(KEY.digest)
+    await index.forget([KEY.digest])
     assert not await index.has(KEY)
     assert not await index.at_registry(HOST, KEY.digest)
     assert await index.totals() == (0, 0)

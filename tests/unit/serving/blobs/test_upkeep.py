@@ -2,7 +2,7 @@
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +10,15 @@ from pathlib import Path
 import pytest
 
 from facade.oci.digest import Digest
+from facade.serving.blobs.duty import Duty
 from facade.serving.blobs.eviction import Bounds, Evictor
-from facade.serving.blobs.keeper import FLUSH_SECONDS, SCRUB_PAUSE_SECONDS, StoreKeeper
+from facade.serving.blobs.keeper import (
+    DUTY_SECONDS,
+    FLUSH_SECONDS,
+    LOOK_SECONDS,
+    SCRUB_PAUSE_SECONDS,
+    StoreKeeper,
+)
 from facade.serving.blobs.possession import PossessionIndex
 from facade.serving.blobs.scrub import Scrubber
 from facade.wings import CacheStatus
@@ -49,6 +56,7 @@ class Upkeep:
     wanted: set[Digest]
     spoiled: list[Digest]
     partials: list[int]
+    executor: ThreadPoolExecutor
 
     async def add(self, count: int) -> list[Digest]:
         """Objects of SIZE bytes, each used a second later than the one before."""
@@ -64,6 +72,20 @@ class Upkeep:
             self.clock.advance(1)
             digests.append(key.digest)
         return digests
+
+    def keeper_with(self, duty: Callable[[], bool]) -> StoreKeeper:
+        """Another process's keeper of the same store."""
+        return StoreKeeper(
+            evictor=self.evictor,
+            scrubber=self.scrubber,
+            order=self.index,
+            attic=self.attic,
+            bounds=Bounds(10 * SIZE),
+            in_flight=lambda: 0,
+            clock=self.clock,
+            executor=self.executor,
+            duty=duty,
+        )
 
     def kept(self) -> set[Digest]:
         return set(self.store.kept)
@@ -114,7 +136,7 @@ async def upkeep(tmp_path: Path, executor: ThreadPoolExecutor) -> AsyncIterator[
     )
     yield Upkeep(
         *(store, index, clock, observer, evictor, scrubber, keeper),
-        *(attic, wanted, spoiled, partials),
+        *(attic, wanted, spoiled, partials, executor),
     )
     await index.close()
 
@@ -208,7 +230,7 @@ async def test_a_rotten_object_is_quarantined_and_told(upkeep: Upkeep) -> None:
 async def test_objects_that_the_index_lost_come_back_into_its_order(upkeep: Upkeep) -> None:
     digests = await upkeep.add(3)
     for digest in digests:
-        await upkeep.index.forget(digest)
+        await upkeep.index.forget([digest])
     await upkeep.scrubber.scrub()
     assert await upkeep.index.totals() == (3, 3 * SIZE)
 
@@ -227,7 +249,7 @@ async def test_an_idle_pass_keeps_its_pace(upkeep: Upkeep) -> None:
 async def test_the_keeper_evicts_when_told_of_growth(upkeep: Upkeep) -> None:
     await upkeep.add(9)
     task = asyncio.create_task(upkeep.keeper.run())
-    await upkeep.clock.wait_for_sleepers(2)
+    await upkeep.clock.wait_for_sleepers(3)
     assert len(upkeep.kept()) == 9
     upkeep.keeper.grown()
     async with asyncio.timeout(5):
@@ -242,7 +264,7 @@ async def test_the_keeper_writes_use_times_sweeps_and_scrubs(upkeep: Upkeep) -> 
     digests = await upkeep.add(3)
     upkeep.store.flip(digests[2], 1)
     task = asyncio.create_task(upkeep.keeper.run())
-    await upkeep.clock.wait_for_sleepers(2)
+    await upkeep.clock.wait_for_sleepers(3)
     upkeep.index.touch(digests[0])
     upkeep.clock.advance(FLUSH_SECONDS)
     async with asyncio.timeout(5):
@@ -259,9 +281,34 @@ async def test_the_keeper_writes_use_times_sweeps_and_scrubs(upkeep: Upkeep) -> 
         await task
 
 
+async def test_of_two_keepers_one_works_until_its_process_is_gone(
+    upkeep: Upkeep, tmp_path: Path
+) -> None:
+    first, second = Duty(tmp_path / "keeper.lock"), Duty(tmp_path / "keeper.lock")
+    assert first.take()
+    assert first.take()
+    await upkeep.add(9)
+    task = asyncio.create_task(upkeep.keeper_with(second.take).run())
+    await upkeep.clock.wait_for_sleepers(2)
+    for _ in range(3):
+        await upkeep.clock.run_for(DUTY_SECONDS)
+        await upkeep.clock.wait_for_sleepers(2)
+    assert len(upkeep.kept()) == 9
+    first.close()
+    async with asyncio.timeout(5):
+        while len(upkeep.kept()) > 5:
+            await upkeep.clock.run_for(LOOK_SECONDS)
+            await asyncio.sleep(0.001)
+    assert not first.take()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    second.close()
+
+
 async def test_the_keeper_goes_on_when_the_index_fails(upkeep: Upkeep, tmp_path: Path) -> None:
     task = asyncio.create_task(upkeep.keeper.run())
-    await upkeep.clock.wait_for_sleepers(2)
+    await upkeep.clock.wait_for_sleepers(3)
     drop_objects(tmp_path / "index.db")
     upkeep.keeper.grown()
     upkeep.clock.advance(SCRUB_PAUSE_SECONDS)
@@ -275,6 +322,7 @@ async def test_the_keeper_goes_on_when_the_index_fails(upkeep: Upkeep, tmp_path:
 def drop_objects(path: Path) -> None:
     with sqlite3.connect(path) as database:
         database.execute("DROP TABLE object")
+        database.execute("DROP TABLE total")
     database.close()
 
 
