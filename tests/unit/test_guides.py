@@ -22,10 +22,10 @@ def named_tests(text: str) -> list[tuple[str, str]]:
     return _TEST.findall(text)
 
 
-@pytest.mark.parametrize("guide", ["threat-model.md"])
-def test_every_claim_names_a_test_that_exists(guide: str) -> None:
+@pytest.mark.parametrize(("guide", "least"), [("threat-model.md", 50), ("faults.md", 35)])
+def test_every_claim_names_a_test_that_exists(guide: str, least: int) -> None:
     named = named_tests((GUIDES / guide).read_text())
-    assert len(named) > 50
+    assert len(named) > least
     missing = []
     for path, function in named:
         file = ROOT / "tests" / path
@@ -37,6 +37,30 @@ def test_every_claim_names_a_test_that_exists(guide: str) -> None:
         if not defined or (function and function not in defined):
             missing.append(f"{path}::{function}")
     assert missing == []
+
+
+def test_every_row_of_the_faults_names_a_test() -> None:
+    text = (GUIDES / "faults.md").read_text().partition("## What clients print")[0]
+    rows = [line for line in text.splitlines() if line.startswith("| ")]
+    faults = [row for row in rows if not row.startswith("| fault |")]
+    assert len(faults) > 30
+    assert [row for row in faults if not named_tests(row)] == []
+
+
+def test_the_events_that_the_faults_name_are_logged() -> None:
+    text = (GUIDES / "faults.md").read_text()
+    source = "".join(path.read_text() for path in (ROOT / "facade").rglob("*.py"))
+    events = set(re.findall(r"`([a-z]+(?:_[a-z]+)+)`", text)) - {"last_error"}
+    assert "caching_stopped" in events
+    written = {event: event.removeprefix("facade_").removesuffix("_total") for event in events}
+    assert {event for event, name in written.items() if f'{name}"' not in source} == set()
+
+
+def test_the_alerts_that_the_faults_name_are_rules() -> None:
+    rules = (ROOT / "deploy" / "prometheus" / "facade.rules.yml").read_text()
+    named = set(re.findall(r"\bFacade[A-Z]\w+", (GUIDES / "faults.md").read_text()))
+    assert len(named) > 8
+    assert {name for name in named if f"alert: {name}\n" not in rules} == set()
 
 
 def test_the_search_finds_names() -> None:
