@@ -16,6 +16,9 @@ _NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?", re.ASCII)
 RESERVED_FLEETS = frozenset({"root", "targets", "snapshot", "timestamp"})
 """TUF's own role names (TUF specification, 4): a fleet's role file would collide with them."""
 
+SUBJECT_FIELDS = ("CN", "O", "OU", "serialNumber")
+"""The subject fields that can name a fleet or a device, by their usual short names."""
+
 
 @dataclass(frozen=True, slots=True)
 class Device:
@@ -73,6 +76,25 @@ def parse_device_path(text: str) -> tuple[str, str]:
     if not slash:
         raise Invalid("Write FLEET/NAME, like dev/kiosk-7.", reason=Reason.NAME_INVALID)
     return parse_fleet(fleet), parse_name(name, "device name")
+
+
+def identity_fields(text: str) -> tuple[str, str] | None:
+    """The subject fields of (fleet, device) that the setting `device.identity` names.
+
+    "spiffe" gives None, "subject" OU and CN, "subject:O,serialNumber" these. Raises Invalid.
+    """
+    if text == "spiffe":
+        return None
+    kind, colon, named = text.partition(":")
+    fields = named.split(",") if colon else ["OU", "CN"]
+    if kind != "subject" or len(fields) != 2 or not set(fields) <= set(SUBJECT_FIELDS):
+        raise Invalid(
+            "Write spiffe, subject (fleet from OU, device from CN), or subject:FIELD,FIELD with "
+            f"the fields of fleet and device, of {', '.join(SUBJECT_FIELDS)}."
+        )
+    if fields[0] == fields[1]:
+        raise Invalid("Fleet and device cannot stand in the same subject field.")
+    return fields[0], fields[1]
 
 
 def spiffe_id(trust_domain: str, fleet: str, name: str) -> str:

@@ -27,7 +27,7 @@ from facade.oci.host import RegistryHost
 from facade.server import Handler
 from facade.serving.api.app import device_app
 from facade.serving.cache_port import InProcessCachePort
-from facade.serving.identity.certificate import IdentityRule, SpiffeRule, SubjectRule
+from facade.serving.identity.certificate import identity_rule
 from facade.serving.identity.factory import TlsProtocolFactory, tls_protocol_factory
 from facade.serving.identity.journal import HandshakeJournal
 from facade.serving.identity.tls import DeviceCAFile, TlsContexts, TlsFiles
@@ -85,7 +85,10 @@ async def serving_wing(
     """
     async with AsyncExitStack() as stack:
         reports = Reports(control=control, clock=clock, observer=metrics)
-        contexts = TlsContexts(_tls_files(settings), _identity_rule(settings))
+        contexts = TlsContexts(
+            _tls_files(settings),
+            identity_rule(settings.device.identity, settings.device.trust_domain),
+        )
         metrics.watch_certificates(contexts.expiries)
         refresher, metadata = await _trust(stack, settings, metrics, clock)
         gates = upstream_gates(control, metrics, clock)
@@ -207,12 +210,6 @@ def _tls_files(settings: Settings) -> TlsFiles:
         )
     cas = tuple(DeviceCAFile(ca.file, ca.fleets, ca.crl, ca.refuse_stale_crl) for ca in device.ca)
     return TlsFiles(device.server_cert, device.server_key, cas)
-
-
-def _identity_rule(settings: Settings) -> IdentityRule:
-    if settings.device.identity == "subject":
-        return SubjectRule()
-    return SpiffeRule(settings.device.trust_domain)
 
 
 def _layer(

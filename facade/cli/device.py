@@ -11,9 +11,10 @@ from typing import Annotated, Any
 import typer
 
 from facade.cli.client import segment
+from facade.cli.config import ConfigFile
 from facade.cli.output import details, document, done, line, note, pending, table
 from facade.cli.session import AsJson, State, Yes, example, session_of
-from facade.cli.usage import argument
+from facade.cli.usage import Usage, argument
 from facade.device import parse_device_path
 from facade.errors import Conflict
 
@@ -135,25 +136,48 @@ def inspect(
     *,
     ca: Annotated[
         Path | None,
-        typer.Option("--ca", metavar="FILE", help="device CA (default: of --state)"),
+        typer.Option("--ca", metavar="FILE", help="device CA (default: configured, or --state's)"),
+    ] = None,
+    crl: Annotated[
+        Path | None, typer.Option("--crl", metavar="FILE", help="with --ca: its revocation lists")
     ] = None,
     trust_domain: Annotated[
-        str, typer.Option(metavar="D", help="trust domain of its SPIFFE ID")
-    ] = "facade.local",
+        str | None, typer.Option(metavar="D", help="trust domain of SPIFFE IDs (configured)")
+    ] = None,
+    identity: Annotated[
+        str | None,
+        typer.Option(metavar="RULE", help="spiffe, subject, or subject:O,CN (configured)"),
+    ] = None,
+    config: ConfigFile = None,
     state: State = None,
     as_json: AsJson = False,
 ) -> None:
-    """Explain a certificate without a server: who it is, and whether it would be let in."""
+    """Explain a certificate without a server: who it is, and whether it would be let in.
+
+    Goes by the configuration: its device CAs, the fleets that each may name, their CRLs, and where
+    the device's name stands. Whether the device was revoked, only the server knows.
+    """
     from facade.cli.inspection import inspect_certificate
     from facade.clock import SystemClock
+    from facade.config import load
+    from facade.serving.identity.certificate import identity_rule
+    from facade.serving.identity.tls import DeviceCAFile
 
     session = session_of(ctx)
-    report = inspect_certificate(
-        certificate,
-        ca or session.state_dir / "device-ca.pem",
-        trust_domain=trust_domain,
-        now=SystemClock().time(),
+    settings = load(config, session.environ).device
+    files = [
+        DeviceCAFile(each.file, each.fleets, each.crl, each.refuse_stale_crl)
+        for each in settings.ca
+    ]
+    if ca is not None or not files:
+        files = [DeviceCAFile(ca or session.state_dir / "device-ca.pem", crl=crl)]
+    elif crl is not None:
+        raise Usage("--crl goes with --ca; the configured CAs have their own.")
+    rule = argument(
+        lambda setting: identity_rule(setting, trust_domain or settings.trust_domain),
+        identity or settings.identity,
     )
+    report = inspect_certificate(certificate, files, rule, now=SystemClock().time())
     body = dataclasses.asdict(report)
     if session.as_json:
         document(session, body)

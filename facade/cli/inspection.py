@@ -1,10 +1,11 @@
 """What a certificate is and whether the device port would let it in, explained without a server.
 
 Guarantees: the verdict is made by the same code that the device port uses (`serving.identity`), after
-OpenSSL's own check of the chain, whose words it gives. Knows neither the deny list nor CRLs: a
-certificate that is let in here may have been revoked.
+OpenSSL's own check of the chain, whose words it gives. Does not know the deny list, which is the
+server's: a certificate that is let in here may have been revoked there.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +15,10 @@ from OpenSSL import crypto
 
 from facade.cli.usage import Usage
 from facade.errors import Denied
-from facade.serving.identity.certificate import DeviceCA, DeviceCertificates, SpiffeRule
+from facade.serving.identity.certificate import DeviceCA, DeviceCertificates, IdentityRule
+from facade.serving.identity.revocation import Crl, check, read_crls
+from facade.serving.identity.tls import DeviceCAFile, revoked_cas
+from facade.wings import Revocations
 
 _MAX_BYTES = 1024 * 1024
 
@@ -40,22 +44,32 @@ class Inspection:
     verdict: str
 
 
-def inspect_certificate(path: Path, ca: Path, *, trust_domain: str, now: float) -> Inspection:
+def inspect_certificate(
+    path: Path, files: Sequence[DeviceCAFile], rule: IdentityRule, *, now: float
+) -> Inspection:
     """Explain the certificate in a file (PEM or DER).
 
     Arguments:
-        ca: PEM bundle of the device CA.
+        files: the device CAs, with the fleets that they may name and their CRLs.
         now: Unix seconds.
 
-    Raises Usage when a file cannot be read.
+    Raises Usage when a file cannot be read, Invalid when it is not what it should be.
     """
     certificate = read_certificate(path)
-    authority = DeviceCA.from_pem(_read(ca))
+    cas = [DeviceCA.from_pem(_read(entry.file), entry.fleets) for entry in files]
+    crls: list[Crl] = []
+    for entry, ca in zip(files, cas, strict=True):
+        if entry.crl is not None:
+            stale = entry.refuse_stale_crl
+            crls += read_crls(_read(entry.crl), ca.certificates, refuse_stale=stale)
     device, verdict = None, "It chains to the device CA, is in force, and names a device."
     try:
-        _check_chain(certificate, authority, now)
-        known = DeviceCertificates([authority], SpiffeRule(trust_domain))
-        device = str(known.device(_der(certificate)))
+        _check_chain(certificate, cas, now)
+        revoked = revoked_cas(cas, crls)
+        known = DeviceCertificates([ca.without(revoked) for ca in cas], rule)
+        found = known.device(_der(certificate))
+        check(found, Revocations(), now, crls)
+        device = str(found)
     except Denied as error:
         verdict = error.message
     return Inspection(
@@ -82,12 +96,12 @@ def read_certificate(path: Path) -> x509.Certificate:
         raise Usage(f"{path} is no certificate in PEM or DER.") from error
 
 
-def _check_chain(certificate: x509.Certificate, authority: DeviceCA, now: float) -> None:
+def _check_chain(certificate: x509.Certificate, cas: Sequence[DeviceCA], now: float) -> None:
     """OpenSSL's verdict on signatures and validity, as at the handshake. Raises Denied."""
     store = crypto.X509Store()
     store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)
     store.set_time(datetime.fromtimestamp(now, UTC))
-    for one in authority.certificates:
+    for one in dict.fromkeys(each for ca in cas for each in ca.certificates):
         store.add_cert(crypto.X509.from_cryptography(one))
     context = crypto.X509StoreContext(store, crypto.X509.from_cryptography(certificate))
     try:

@@ -19,7 +19,7 @@ from pydantic import (
 from facade.config.clouds import CredentialsSettings
 from facade.config.device_limits import DeviceLimits
 from facade.config.redis_url import parse_redis_url
-from facade.config.section import Cidr, Seconds, Section
+from facade.config.section import Cidr, Identity, Seconds, Section
 from facade.errors import FacadeError
 from facade.oci.host import RegistryHost
 
@@ -102,8 +102,10 @@ class DeviceSettings(Section):
     trust_domain: Annotated[str, AfterValidator(_trust_domain)] = Field(
         "facade.local", description="SPIFFE trust domain of device certificates"
     )
-    identity: Literal["spiffe", "subject"] = Field(
-        "spiffe", description="where fleet and name come from: the SPIFFE URI SAN, or OU and CN"
+    identity: Identity = Field(
+        "spiffe",
+        description="where fleet and name come from: the SPIFFE URI SAN; subject: OU and CN; or "
+        "subject:FIELD,FIELD of CN, O, OU, serialNumber",
     )
     default_registry: Annotated[str, AfterValidator(_registry)] = Field(
         "docker.io", description="registry meant when a request names none"

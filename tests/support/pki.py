@@ -287,5 +287,6 @@ def subject(**fields: str) -> x509.Name:
         "CN": NameOID.COMMON_NAME,
         "OU": NameOID.ORGANIZATIONAL_UNIT_NAME,
         "O": NameOID.ORGANIZATION_NAME,
+        "serialNumber": NameOID.SERIAL_NUMBER,
     }
     return x509.Name([x509.NameAttribute(oids[field], text) for field, text in fields.items()])

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from facade.device import (
     RESERVED_FLEETS,
     Device,
+    identity_fields,
     parse_device_path,
     parse_fleet,
     parse_name,
@@ -112,3 +113,17 @@ def test_a_device_reads_as_its_path_and_cannot_be_changed() -> None:
     assert str(device) == "dev/kiosk-7"
     with pytest.raises(AttributeError):
         device.fleet = "other"  # type: ignore[misc]
+
+
+def test_where_identity_stands() -> None:
+    assert identity_fields("spiffe") is None
+    assert identity_fields("subject") == ("OU", "CN")
+    assert identity_fields("subject:O,serialNumber") == ("O", "serialNumber")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "spiffe:", "subject:", "subject:O", "subject:CN,CN", "subject:ST,CN", "O,CN"]
+)
+def test_other_places_are_refused(text: str) -> None:
+    with pytest.raises(Invalid):
+        identity_fields(text)

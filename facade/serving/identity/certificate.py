@@ -20,7 +20,14 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from facade.device import Device, parse_fleet, parse_name, parse_spiffe_id
+from facade.device import (
+    SUBJECT_FIELDS,
+    Device,
+    identity_fields,
+    parse_fleet,
+    parse_name,
+    parse_spiffe_id,
+)
 from facade.errors import Denied, Invalid
 from facade.reasons import Reason
 
@@ -69,13 +76,13 @@ class SpiffeRule:
         return parse_spiffe_id(uris[0], self.trust_domain)
 
 
-SUBJECT_FIELDS = {
+_OIDS = {
     "CN": NameOID.COMMON_NAME,
     "O": NameOID.ORGANIZATION_NAME,
     "OU": NameOID.ORGANIZATIONAL_UNIT_NAME,
     "serialNumber": NameOID.SERIAL_NUMBER,
 }
-"""The subject fields that `SubjectRule` can read, by their usual short names."""
+assert _OIDS.keys() == set(SUBJECT_FIELDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +90,7 @@ class SubjectRule:
     """Fleet and name from two subject fields, each present exactly once, for existing PKIs.
 
     Arguments:
-        fleet, name: keys of `SUBJECT_FIELDS`.
+        fleet, name: of `device.SUBJECT_FIELDS`.
     """
 
     fleet: str = "OU"
@@ -103,10 +110,16 @@ class SubjectRule:
 
     @staticmethod
     def _field(certificate: x509.Certificate, field: str) -> str:
-        values = certificate.subject.get_attributes_for_oid(SUBJECT_FIELDS[field])
+        values = certificate.subject.get_attributes_for_oid(_OIDS[field])
         if len(values) != 1 or not isinstance(values[0].value, str):
             raise _denied(f"The certificate's subject must have exactly one {field}.")
         return values[0].value
+
+
+def identity_rule(setting: str, trust_domain: str) -> IdentityRule:
+    """The rule that the setting `device.identity` names. Raises Invalid."""
+    fields = identity_fields(setting)
+    return SpiffeRule(trust_domain) if fields is None else SubjectRule(*fields)
 
 
 @dataclass(frozen=True, slots=True)

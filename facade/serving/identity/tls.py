@@ -166,7 +166,10 @@ class TlsContexts:
                 for crl in lists:
                     if crl.next_update is not None:
                         note(f"crl:{entry.crl.name}", crl.next_update)
-        revoked = _revoked(cas, crls)
+        revoked = revoked_cas(cas, crls)
+        for each in revoked:
+            name = each.subject.rfc4514_string()
+            log.warning("device_ca_revoked", ca=name, serial=f"{each.serial_number:x}")
         cas = [ca.without(revoked) for ca in cas]
         context = server_context(files.certificate, files.key, [entry.file for entry in files.cas])
         certificate = x509.load_pem_x509_certificate(_read(files.certificate))
@@ -175,15 +178,10 @@ class TlsContexts:
         return _Loaded(context, DeviceCertificates(cas, self._rule), tuple(crls), ends, expiries)
 
 
-def _revoked(cas: Sequence[DeviceCA], crls: Sequence[Crl]) -> frozenset[x509.Certificate]:
+def revoked_cas(cas: Sequence[DeviceCA], crls: Sequence[Crl]) -> frozenset[x509.Certificate]:
     """The intermediate CAs that a CRL of the CA above them lists: nothing they issued counts."""
-    listed = {
-        each for ca in cas for each in ca.certificates if any(crl.revokes_ca(each) for crl in crls)
-    }
-    for each in listed:
-        name = each.subject.rfc4514_string()
-        log.warning("device_ca_revoked", ca=name, serial=f"{each.serial_number:x}")
-    return frozenset(listed)
+    every = (each for ca in cas for each in ca.certificates)
+    return frozenset(each for each in every if any(crl.revokes_ca(each) for crl in crls))
 
 
 def server_context(certificate: Path, key: Path, device_cas: Sequence[Path]) -> ssl.SSLContext:

@@ -12,7 +12,7 @@ from facade.wings import Pulled
 from tests.support.operator_server import CommandLine
 from tests.support.operator_services import Fakes
 from tests.support.operator_system import FakeTrust, Role
-from tests.support.pki import TRUST_DOMAIN, Authority
+from tests.support.pki import TRUST_DOMAIN, Authority, Leaf, subject
 
 
 def test_issuing_makes_the_key_here_and_sends_a_request_only(
@@ -83,6 +83,40 @@ def test_inspecting_explains_a_certificate_without_a_server(
         assert code == 1, name
         assert bad["ok"] is False
         assert says in str(bad["verdict"]), (name, bad["verdict"])
+
+
+def test_inspecting_goes_by_the_configuration(alone: CommandLine, tmp_path: Path) -> None:
+    """Several CAs, fleets that each may name, CRLs, names from the subject."""
+    one, other = Authority.root("One"), Authority.root("Other")
+    one.write(tmp_path, "one.pem")
+    other.write(tmp_path, "other.pem")
+    of = {"O": "prod", "serialNumber": "a-1"}
+    good = other.device(uris=(), subject=subject(**of))
+    gone = other.device(uris=(), subject=subject(**of))
+    (tmp_path / "other.crl").write_bytes(other.crl(gone))
+    config = tmp_path / "facade.toml"
+    config.write_text(
+        '[device]\nidentity = "subject:O,serialNumber"\n'
+        f'[[device.ca]]\nfile = "{tmp_path}/one.pem"\nfleets = ["dev"]\n'
+        f'[[device.ca]]\nfile = "{tmp_path}/other.pem"\ncrl = "{tmp_path}/other.crl"\n'
+    )
+
+    def inspect(leaf: Leaf, *options: str) -> tuple[int, str]:
+        path = tmp_path / "leaf"
+        path.write_bytes(leaf.pem)
+        ran = alone("device", "inspect", str(path), "--config", str(config), "--json", *options)
+        body = json.loads(ran.stdout)
+        return ran.code, body.get("device") or body.get("verdict") or body["error"]
+
+    assert inspect(good) == (0, "prod/a-1")
+    assert "revoked" in inspect(gone)[1]
+    assert "may not name" in inspect(one.device(uris=(), subject=subject(**of)))[1]
+    assert "SPIFFE" in inspect(good, "--identity", "spiffe")[1]
+    ca = ("--ca", str(tmp_path / "other.pem"))
+    assert inspect(gone, *ca) == (0, "prod/a-1")
+    assert "revoked" in inspect(gone, *ca, "--crl", str(tmp_path / "other.crl"))[1]
+    assert inspect(good, "--crl", str(tmp_path / "other.crl"))[0] == 2
+    assert inspect(good, "--identity", "subject:ST,CN")[0] == 2
 
 
 def test_inspecting_what_is_no_certificate(alone: CommandLine, tmp_path: Path) -> None:
