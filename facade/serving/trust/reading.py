@@ -6,6 +6,7 @@ bounds on readings and on their edges. Large ones are read in a thread. A manife
 Does not decide anything, and does not retry: the source does.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
@@ -76,7 +77,7 @@ class Reader:
         """Read one manifest into the walk. Gives how many fetches it took."""
         reading = self._readings.get((node.digest, node.media_type, node.platforms))
         if reading is not None:
-            walk.expand(node, reading)
+            await _expand(walk, node, reading)
             return 0
         try:
             data, fetched = await self.load(host, repository, node.digest, node.size)
@@ -89,7 +90,8 @@ class Reader:
         except FacadeError as error:
             self._refuse(walk, node, error)
         else:
-            self._take(walk, node, reading)
+            self._remember(node, reading)
+            await _expand(walk, node, reading)
         return fetched
 
     async def load(
@@ -124,7 +126,8 @@ class Reader:
         except FacadeError as error:
             self._refuse(walk, node, error)
         else:
-            self._take(walk, node, reading)
+            self._remember(node, reading)
+            walk.expand(node, reading)
 
     def _refuse(self, walk: Walk, node: Node, error: FacadeError) -> None:
         if isinstance(error, Invalid):
@@ -133,7 +136,7 @@ class Reader:
         else:
             walk.hole(node, self._clock.monotonic())
 
-    def _take(self, walk: Walk, node: Node, reading: Reading) -> None:
+    def _remember(self, node: Node, reading: Reading) -> None:
         key = (node.digest, node.media_type, node.platforms)
         former = self._readings.pop(key, None)
         self._edges += len(reading.edges) - (len(former.edges) if former else 0)
@@ -141,7 +144,11 @@ class Reader:
         while len(self._readings) > MAX_READINGS or self._edges > self._max_edges:
             dropped = self._readings.pop(next(iter(self._readings)))
             self._edges -= len(dropped.edges)
-        walk.expand(node, reading)
+
+
+async def _expand(walk: Walk, node: Node, reading: Reading) -> None:
+    for _ in walk.expanding(node, reading):
+        await asyncio.sleep(0)  # others' requests come first
 
 
 def _read(node: Node, data: bytes) -> Reading:

@@ -11,7 +11,7 @@ from facade.oci.request import Role
 from facade.serving.trust.decision import Authorisation
 from facade.serving.trust.parsing import INLINE_BYTES, parsed
 from facade.serving.trust.reading import Reader
-from facade.serving.trust.walk import Node, Walk
+from facade.serving.trust.walk import EDGES_AT_ONCE, Node, Walk
 from tests.support.clock import FakeClock
 from tests.support.manifests import descriptor, image_manifest
 from tests.support.trust import ManifestPile, ShownViews, request_for, view_of
@@ -70,6 +70,21 @@ async def test_a_large_manifest_that_was_served_is_left_to_the_walk() -> None:
     assert (await authorisation.decide("dev", layer)).size == 5
     assert pile.requests == [Digest.of(data)]
     await authorisation.close()
+
+
+async def test_others_are_served_while_many_edges_are_followed() -> None:
+    data = manifest_of(10 * EDGES_AT_ONCE, "large")
+    pile = ManifestPile()
+    reader = Reader(pile, None, FakeClock())
+    await read(reader, pile, data)
+    # What was read before is followed without waiting for a thread: only the pauses let others in.
+    reading = asyncio.create_task(read(reader, pile, data))
+    turns = 0
+    while not reading.done():
+        turns += 1
+        await asyncio.sleep(0)
+    assert reading.result() == 0
+    assert turns >= 10
 
 
 async def test_one_who_leaves_in_the_middle_of_a_large_manifest_loses_nothing() -> None:

@@ -5,7 +5,14 @@ from facade.oci.manifest import OCI_INDEX, OCI_MANIFEST, parse_manifest
 from facade.oci.platform import Platform
 from facade.oci.request import Role
 from facade.serving.trust.closure import edges
-from facade.serving.trust.walk import HOLE_SECONDS, MAX_DEPTH, Node, Reading, Walk
+from facade.serving.trust.walk import (
+    EDGES_AT_ONCE,
+    HOLE_SECONDS,
+    MAX_DEPTH,
+    Node,
+    Reading,
+    Walk,
+)
 from facade.target import SignedTarget
 from tests.support.manifests import PlainImage, descriptor, image_index, image_manifest
 from tests.support.tuf_repo import signed_target
@@ -253,3 +260,29 @@ def test_a_spoilt_node_is_not_granted_again() -> None:
             walk.expand(node, _reading(next(d for d in indexes if Digest.of(d) == node.digest)))
     assert len(seen) == 3
     assert walk.find(Role.MANIFEST, digest) is None
+
+
+def test_half_a_manifest_denies_nothing_and_can_be_followed_again() -> None:
+    count = 3 * EDGES_AT_ONCE
+    layers = [descriptor(str(number).encode(), "a/layer") for number in range(count)]
+    data = image_manifest(b"config", [], layers=layers)
+    first, last = Digest.of(b"0"), Digest.of(str(count - 1).encode())
+    walk = Walk((signed_target("dev/app/v1", data, media_type=OCI_MANIFEST),))
+    node = walk.take(0.0)
+    assert node is not None
+    steps = walk.expanding(node, _reading(data))
+    next(steps)
+    assert walk.find(Role.BLOB, first)
+    assert walk.find(Role.BLOB, last) is None
+    assert walk.take(0.0) is None
+    assert not walk.exhausted(0.0)  # so that nobody is told no
+
+    del steps  # whoever walked was cancelled
+    walk.put_back(node)
+    again = walk.take(0.0)
+    assert again == node
+    assert sum(1 for _ in walk.expanding(node, _reading(data))) == 3
+    assert walk.find(Role.BLOB, last)
+    assert walk.find(Role.BLOB, first)
+    assert walk.exhausted(0.0)
+    assert walk.complete
