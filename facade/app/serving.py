@@ -16,6 +16,7 @@ from facade.app.background import background
 from facade.app.checks import certificate_check, crl_check, metadata_check
 from facade.app.content import open_content
 from facade.app.limits import timeouts, tls_limits, upstream_gates
+from facade.app.tracing import open_traces
 from facade.clock import Clock
 from facade.config import Settings
 from facade.errors import Invalid, Unavailable
@@ -29,6 +30,7 @@ from facade.serving.api.app import device_app
 from facade.serving.cache_port import InProcessCachePort
 from facade.serving.identity.certificate import identity_rule
 from facade.serving.identity.factory import TlsProtocolFactory, tls_protocol_factory
+from facade.serving.identity.handshake import HandshakeReason
 from facade.serving.identity.journal import HandshakeJournal
 from facade.serving.identity.tls import DeviceCAFile, TlsContexts, TlsFiles
 from facade.serving.pulls.admission import Slots, device_overloaded, upstream_overloaded
@@ -84,12 +86,14 @@ async def serving_wing(
     does not stop the start: pulls are refused and readiness says why.
     """
     async with AsyncExitStack() as stack:
+        traces = open_traces(stack, settings)
         reports = Reports(control=control, clock=clock, observer=metrics)
         contexts = TlsContexts(
             _tls_files(settings),
             identity_rule(settings.device.identity, settings.device.trust_domain),
         )
         metrics.watch_certificates(contexts.expiries)
+        metrics.expect_handshakes(HandshakeReason)
         refresher, metadata = await _trust(stack, settings, metrics, clock)
         gates = upstream_gates(control, metrics, clock)
         upstream = RegistryClient(
@@ -99,11 +103,12 @@ async def serving_wing(
             timeouts=timeouts(settings),
             observer=metrics,
             gate=gates,
+            watchers=traces.watchers,
         )
         stack.push_async_callback(upstream.close)
         limits = settings.device.limits
         sources = Sources(
-            upstream=upstream,
+            upstream=traces.upstream(upstream),
             control=control,
             slots=Slots(
                 settings.upstream.per_connection.transfers,
@@ -137,10 +142,10 @@ async def serving_wing(
             )
 
         pulls = PullService(
-            authorisation=authorisation,
+            authorisation=traces.authorisation(authorisation),
             control=control,
             manifests=manifests,
-            blobs=blobs,
+            blobs=traces.blobs(blobs),
             sources=sources,
             requests=device_slots(limits.requests),
             streams=device_slots(limits.streams),
@@ -164,6 +169,7 @@ async def serving_wing(
             access=access,
             clock=clock,
             default_registry=RegistryHost.parse(settings.device.default_registry),
+            tracer=traces.requests,
         )
         background(stack, guard.run())
         background(stack, contexts.watch(clock))

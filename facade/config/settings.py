@@ -20,6 +20,7 @@ from facade.config.clouds import CredentialsSettings
 from facade.config.device_limits import DeviceLimits
 from facade.config.redis_url import parse_redis_url
 from facade.config.section import Cidr, Identity, Seconds, Section
+from facade.config.tracing import TracingSettings
 from facade.errors import FacadeError
 from facade.oci.host import RegistryHost
 
@@ -291,3 +292,4 @@ class Settings(Section):
     upstream: UpstreamSettings = Field(default_factory=UpstreamSettings)
     pull: PullSettings = Field(default_factory=PullSettings)
     log: LogSettings = Field(default_factory=LogSettings)
+    tracing: TracingSettings = Field(default_factory=TracingSettings)

@@ -10,6 +10,9 @@ from prometheus_client.metrics import MetricWrapperBase
 
 Metric = TypeVar("Metric", bound=MetricWrapperBase)
 
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+"""Histogram buckets for what is mostly quick."""
+
 MAX_LABEL_SETS = 1024
 """Per metric. Hosts and fleets are named by the operator and may be some hundreds."""
 

@@ -6,7 +6,7 @@ small observer protocols that the rooms below define (structurally: nothing ther
 Does not sum over processes: each worker has its own `Metrics`, `exposition` merges them.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 from prometheus_client import (
@@ -20,12 +20,12 @@ from prometheus_client import (
 
 from facade.clock import Clock
 from facade.observability.expiry import ExpiryCollector, ExpiryGauge
-from facade.observability.labels import Children
+from facade.observability.labels import SECONDS, Children
 from facade.observability.modes import mode_of
 from facade.observability.overload import OverloadMetrics
+from facade.observability.upstream import UpstreamCounts
 from facade.reasons import Reason
 
-_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _LONG_SECONDS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 15, 30, 60, 300, 900, 3600)
 _METADATA = "facade_metadata_expiry_seconds"
 _PUBLISHED = "facade_published_metadata_expiry_seconds"
@@ -73,7 +73,7 @@ class Metrics:
         )
         self._ttfb = Children(
             self._histogram(
-                "time_to_first_byte_seconds", "Request read to first body byte.", _SECONDS, "route"
+                "time_to_first_byte_seconds", "Request read to first body byte.", SECONDS, "route"
             )
         )
         self._refusals = Children(self._counter("refusals", "Requests refused.", "reason"))
@@ -88,17 +88,8 @@ class Metrics:
         )
         self._in_flight = self._gauge("transfers_in_flight", "Upstream transfers running now.")
         self._waiting = self._gauge("requests_waiting", "Requests waiting for their slot.")
-        self._upstream = Children(
-            self._counter("upstream_requests", "Requests to registries.", "host", "status")
-        )
-        self._upstream_seconds = Children(
-            self._histogram(
-                "upstream_latency_seconds", "Request to response headers.", _SECONDS, "host"
-            )
-        )
-        self._retries = Children(
-            self._counter("upstream_retries", "Requests to registries tried again.", "host", "why")
-        )
+        upstream = UpstreamCounts(self.registry)
+        self.answered, self.retried = upstream.answered, upstream.retried
         self._exchanges = Children(
             self._counter("token_exchanges", "Token exchanges.", "provider", "outcome")
         )
@@ -121,7 +112,7 @@ class Metrics:
         )
         self._resigned("failed")
         self._dropped = self._counter("reports_dropped", "Events the control side missed.")
-        self._lag = self._histogram("event_loop_lag_seconds", "Late wake-ups.", _SECONDS)
+        self._lag = self._histogram("event_loop_lag_seconds", "Late wake-ups.", SECONDS)
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"facade_{name}", text, labels, registry=self.registry)
@@ -215,15 +206,6 @@ class Metrics:
 
     # Upstream and tokens.
 
-    def answered(self, host: str, status: int | None, seconds: float) -> None:
-        """`host` answered with `status` (None: not at all) after `seconds`."""
-        self._upstream(host, "none" if status is None else str(status)).inc()
-        self._upstream_seconds(host).observe(seconds)
-
-    def retried(self, host: str, why: str) -> None:
-        """A request to `host` is tried again."""
-        self._retries(host, why).inc()
-
     def exchanged(self, provider: str, outcome: str) -> None:
         """A token exchange ended."""
         self._exchanges(provider, outcome).inc()
@@ -247,6 +229,11 @@ class Metrics:
     def handshake_done(self, peer: object, der: bytes) -> None:
         """A TLS handshake completed."""
         self._handshakes.inc()
+
+    def expect_handshakes(self, reasons: Iterable[str]) -> None:
+        """Count failures for these reasons from zero, so that the first burst is an increase."""
+        for reason in reasons:
+            self._handshake_failures(reason)
 
     def handshake_failed(self, peer: object, reason: str, certificate: object = None) -> None:
         """A TLS handshake failed; `reason` is OpenSSL's or ours, bounded in number."""

@@ -7,9 +7,10 @@ blobs: their reader knows digest and size, and checks both. A blob that breaks a
 byte is resumed by its reader, not here.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
+from aiohttp import TraceConfig
 from aiohttp.abc import AbstractResolver
 from yarl import URL
 
@@ -45,6 +46,7 @@ class RegistryClient:
         addresses: which network addresses may be connected to.
         resolver: resolves host names; the system's when None. Closed with the client.
         gate: in front of each registry: circuit and budget; none when None.
+        watchers: see `transport.Transport`.
     """
 
     def __init__(
@@ -58,10 +60,13 @@ class RegistryClient:
         observer: UpstreamObserver | None = None,
         resolver: AbstractResolver | None = None,
         gate: Gate | None = None,
+        watchers: Sequence[TraceConfig] = (),
     ) -> None:
         self._clock = clock
         self._timeouts = timeouts or Timeouts()
-        self._transport = Transport(addresses=addresses, timeouts=self._timeouts, resolver=resolver)
+        self._transport = Transport(
+            addresses=addresses, timeouts=self._timeouts, resolver=resolver, watchers=watchers
+        )
         self._exchanger = Exchanger(
             transport=self._transport,
             authorizer=authorizer,

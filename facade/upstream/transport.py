@@ -9,7 +9,7 @@ finds its own dropped, as kept-alive ones are.) Does not read bodies: `body` doe
 
 import asyncio
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,6 +58,7 @@ class Transport:
         addresses: which addresses may be connected to.
         timeouts: `connect` is used here.
         resolver: how names are resolved; the system's when None. Closed with the transport.
+        watchers: aiohttp's own hooks around each request, for traces.
     """
 
     def __init__(
@@ -66,7 +67,9 @@ class Transport:
         addresses: AddressPolicy,
         timeouts: Timeouts,
         resolver: AbstractResolver | None = None,
+        watchers: Sequence[aiohttp.TraceConfig] = (),
     ) -> None:
+        self._watchers = watchers
         self._addresses = addresses
         self._timeouts = timeouts
         self._resolver = resolver
@@ -139,6 +142,7 @@ class Transport:
                 max_field_size=MAX_FIELD_BYTES,
                 max_line_size=MAX_FIELD_BYTES,
                 max_headers=MAX_FIELDS,
+                trace_configs=list(self._watchers),
             )
         return self._session
 

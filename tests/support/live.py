@@ -90,13 +90,15 @@ class Live:
         self.tokens.accounts[USER] = Account(password)
         self.tokens.revoke_all()
 
-    async def get(self, path: str) -> Answered:
+    async def get(self, path: str, headers: Mapping[str, str] | None = None) -> Answered:
         """One request on the device port."""
         context = ssl.create_default_context(cafile=self.certificates / "ca.crt")
         context.load_cert_chain(self.certificates / "client.cert", self.certificates / "client.key")
         async with (
             aiohttp.ClientSession() as session,
-            session.get(f"https://{self.facade.device}{path}", ssl=context) as response,
+            session.get(
+                f"https://{self.facade.device}{path}", ssl=context, headers=headers
+            ) as response,
         ):
             return Answered(response.status, await response.read(), dict(response.headers))
 

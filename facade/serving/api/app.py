@@ -7,8 +7,6 @@ Runs under `identity.tls_transport`, with `handler_cancellation` on, so that a d
 (or is cut) takes its handler with it. Whoever wires it runs `guard`.
 """
 
-from collections.abc import Awaitable, Callable
-
 import structlog
 from aiohttp import web
 
@@ -20,10 +18,11 @@ from facade.observability.metrics import Metrics
 from facade.oci.host import RegistryHost
 from facade.reasons import Reason
 from facade.serving.api.answers import refusal
-from facade.serving.api.exchange import LEFT_STATUS, Bookkeeper, Exchange
+from facade.serving.api.exchange import LEFT_STATUS, Bookkeeper, Books, Exchange
 from facade.serving.api.peer import Authorities, Peers
 from facade.serving.api.routes import MetadataFiles, Routes
 from facade.serving.api.streaming import Sender
+from facade.serving.api.traced import Handle, RequestTracer, TracedBooks
 from facade.serving.identity.stream import TlsTransport
 from facade.serving.pulls.guard import StreamGuard
 from facade.serving.pulls.reports import Reports
@@ -45,8 +44,13 @@ def device_app(
     access: AccessLog,
     clock: Clock,
     default_registry: RegistryHost,
-) -> Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]:
-    """The handler of every request."""
+    tracer: RequestTracer | None = None,
+) -> Handle:
+    """The handler of every request.
+
+    Arguments:
+        tracer: wraps it; None costs nothing.
+    """
     peers = Peers(authorities=authorities, control=control, clock=clock)
     sender = Sender(pulls=pulls, peers=peers, guard=guard, clock=clock)
     routes = Routes(
@@ -56,13 +60,16 @@ def device_app(
         metadata=metadata,
         default_registry=default_registry,
     )
-    return DevicePort(routes, Bookkeeper(metrics, reports, access, clock), clock).handle
+    books = Bookkeeper(metrics, reports, access, clock)
+    if tracer is None:
+        return DevicePort(routes, books, clock).handle
+    return tracer.around(DevicePort(routes, TracedBooks(books, tracer), clock).handle)
 
 
 class DevicePort:
     """Turns a request into an answer, come what may."""
 
-    def __init__(self, routes: Routes, books: Bookkeeper, clock: Clock) -> None:
+    def __init__(self, routes: Routes, books: Books, clock: Clock) -> None:
         self._routes = routes
         self._books = books
         self._clock = clock

@@ -5,6 +5,7 @@ most one report to the control wing come of it, built once, after the last byte.
 """
 
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from aiohttp import web
 
@@ -55,6 +56,14 @@ class Exchange:
         return self.http.method == "HEAD"
 
 
+class Books(Protocol):
+    """Where it is written down."""
+
+    def finished(self, exchange: Exchange, /) -> None:
+        """A request has ended, whatever became of it. Never raises for what a peer did."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Bookkeeper:
     """Writes down what became of an exchange."""
@@ -87,7 +96,7 @@ class Bookkeeper:
         self.reports.pulled(
             exchange.device,
             exchange.pull,
-            outcome=_outcome(exchange),
+            outcome=outcome(exchange),
             reason=None if error is None else error.reason or Reason.INTERNAL,
             bytes_sent=exchange.bytes_sent,
             cache=exchange.cache,
@@ -100,7 +109,7 @@ class Bookkeeper:
             exchange.http.method,
             exchange.route,
             exchange.status,
-            _outcome(exchange),
+            outcome(exchange),
             exchange.bytes_sent,
             seconds,
             exchange.device,
@@ -112,7 +121,7 @@ class Bookkeeper:
         self.access.write(access, quiet=exchange.route in self.quiet_routes)
 
 
-def _outcome(exchange: Exchange) -> str:
+def outcome(exchange: Exchange) -> str:
     """In a word, as `Reports.pulled` wants it."""
     if exchange.response is not None and not exchange.complete:
         return "left" if exchange.error is None else "cut"
