@@ -14,12 +14,14 @@ from facade.serving.pulls.ports import Authorisation, Blobs, UpstreamRegistry
 async def test_off_is_the_very_path_that_would_be_there_without_it() -> None:
     async with AsyncExitStack() as stack:
         traces = open_traces(stack, Settings())
-    inner = object()
     assert traces.requests is None
     assert traces.watchers == ()
-    assert traces.authorisation(cast(Authorisation, inner)) is inner
-    assert traces.blobs(cast(Blobs, inner)) is inner
-    assert traces.upstream(cast(UpstreamRegistry, inner)) is inner
+    authorisation = cast(Authorisation, object())
+    assert traces.authorisation(authorisation) is authorisation
+    blobs = cast(Blobs, object())
+    assert traces.blobs(blobs) is blobs
+    upstream = cast(UpstreamRegistry, object())
+    assert traces.upstream(upstream) is upstream
 
 
 @pytest.mark.parametrize(
