@@ -102,3 +102,24 @@ def descriptors(pid: int) -> list[str]:
         except OSError:
             continue
     return found
+
+
+def flock_holder(folder: Path, pattern: str, pids: Sequence[int]) -> int | None:
+    """Which of these processes has a file of `folder` that matches locked for itself alone."""
+    for path in folder.glob(pattern):
+        try:
+            inode = path.stat().st_ino
+        except FileNotFoundError:
+            continue
+        for words in map(str.split, Path("/proc/locks").read_text().splitlines()):
+            if words[1:4:2] == ["FLOCK", "WRITE"] and words[5].endswith(f":{inode}"):
+                return int(words[4]) if int(words[4]) in pids else None
+    return None
+
+
+def peer_ports(pid: int) -> set[int]:
+    """The ports of loopback that the other ends of its TCP connections have."""
+    sockets = {name.removeprefix("socket:[").rstrip("]") for name in descriptors(pid)}
+    lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
+    rows = [line.split() for line in lines]
+    return {int(row[2].rpartition(":")[2], 16) for row in rows if row[9] in sockets}

@@ -119,13 +119,18 @@ class Live:
 
 @contextlib.asynccontextmanager
 async def live(
-    folder: Path, *, env: Mapping[str, str] | None = None, prefix: Sequence[str] = ()
+    folder: Path,
+    *,
+    env: Mapping[str, str] | None = None,
+    prefix: Sequence[str] = (),
+    payload_bytes: int = PAYLOAD_BYTES,
 ) -> AsyncIterator[Live]:
     """Start everything; nothing is connected yet.
 
     Arguments:
         env: further environment of `facade up`.
         prefix: a command that `facade up` is given to.
+        payload_bytes: of each image's layer; each has a few bytes more than the one before.
     """
     async with (
         TokenServer({USER: Account(PASSWORD)}) as tokens,
@@ -134,7 +139,7 @@ async def live(
     ):
         images = {}
         for number in range(1, IMAGES + 1):
-            image = make_image(line=f"image {number}", payload_bytes=PAYLOAD_BYTES + number)
+            image = make_image(line=f"image {number}", payload_bytes=payload_bytes + number)
             registry.add_image(REPOSITORY, image, f"v{number}")
             images[f"v{number}"] = image
         certificates = folder / "certificates"
