@@ -5,6 +5,7 @@ touched. Needs root.
 """
 
 import contextlib
+import errno
 import os
 import shutil
 import subprocess
@@ -32,7 +33,11 @@ class SmallDisk:
         """All room but `leave` bytes is taken while this lasts."""
         ballast = self.folder / "ballast"
         try:
-            ballast.write_bytes(bytes(max(0, self.free - leave)))
+            try:
+                ballast.write_bytes(bytes(max(0, self.free - leave)))
+            except OSError as error:  # somebody else wrote meanwhile: it is full all the same
+                if error.errno != errno.ENOSPC:
+                    raise
             yield
         finally:
             ballast.unlink(missing_ok=True)
