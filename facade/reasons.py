@@ -37,6 +37,7 @@ class Reason(StrEnum):
 
     # This facade (503).
     OVERLOADED = "overloaded"
+    DEVICE_RATE_LIMITED = "device-rate-limited"  # 429: the device's own bound, not the facade's
     METADATA_EXPIRED = "metadata-expired"
     METADATA_UNAVAILABLE = "metadata-unavailable"
     CLOCK_SET_BACK = "clock-set-back"

@@ -7,6 +7,7 @@ from facade.config import Settings
 from facade.descriptors import for_connections
 from facade.observability.metrics import Metrics
 from facade.serving.identity.limits import TlsLimits
+from facade.serving.pulls.rates import DeviceRates, Rates
 from facade.upstream.gate import Gates
 from facade.upstream.retry import Timeouts
 from facade.wings import ControlPort
@@ -23,6 +24,15 @@ def timeouts(settings: Settings) -> Timeouts:
         first_byte=given.first_byte,
         stall_window=given.stall,
     )
+
+
+def device_rates(settings: Settings, metrics: Metrics, clock: Clock) -> DeviceRates | None:
+    """How fast one device may ask and be sent to; None where nothing bounds that."""
+    given = settings.device.limits
+    rates = Rates(given.requests_per_second, given.bytes_per_second, given.bytes_per_day)
+    if not rates.any:
+        return None
+    return DeviceRates(rates, wait_seconds=given.wait, clock=clock, observer=metrics.overload)
 
 
 def tls_limits(settings: Settings) -> TlsLimits:

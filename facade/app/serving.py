@@ -15,7 +15,7 @@ from pathlib import Path
 from facade.app.background import background
 from facade.app.checks import certificate_check, crl_check, metadata_check
 from facade.app.content import open_content
-from facade.app.limits import timeouts, tls_limits, upstream_gates
+from facade.app.limits import device_rates, timeouts, tls_limits, upstream_gates
 from facade.app.tracing import open_traces
 from facade.clock import Clock
 from facade.config import Settings
@@ -149,6 +149,7 @@ async def serving_wing(
             sources=sources,
             requests=device_slots(limits.requests),
             streams=device_slots(limits.streams),
+            rates=device_rates(settings, metrics, clock),
         )
         metrics.watch_streams(lambda: pulls.streams.total)
         guard = StreamGuard(

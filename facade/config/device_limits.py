@@ -10,6 +10,15 @@ class DeviceLimits(Section):
 
     requests: int = Field(64, ge=1, description="requests at once per device")
     streams: int = Field(32, ge=1, description="blob streams at once per device")
+    requests_per_second: float | None = Field(
+        None, gt=0, description="requests per device and worker, on average; absent: no bound"
+    )
+    bytes_per_second: int | None = Field(
+        None, ge=1024, description="bytes sent per device and worker; absent: no bound"
+    )
+    bytes_per_day: int | None = Field(
+        None, ge=1, description="bytes sent per device, worker and UTC day; absent: no bound"
+    )
     wait: Seconds = Field(30, description="seconds a request waits for its slot before 503")
     connections: int = Field(4096, ge=1, description="open connections per worker")
     connections_per_certificate: int = Field(

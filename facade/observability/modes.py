@@ -23,6 +23,7 @@ MODES = {
             *("facade_transfers_in_flight", "facade_streams_in_flight", "facade_requests_waiting"),
             *("facade_process_virtual_memory_bytes", "facade_process_resident_memory_bytes"),
             *("facade_workers", "facade_workers_configured"),
+            *("facade_connections", "facade_handshakes_under_way"),
         ),
         Mode.SUM,
     ),

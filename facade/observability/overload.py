@@ -11,6 +11,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from facade.observability.labels import Children
+from facade.observability.modes import mode_of
 
 Circuits = Callable[[], Mapping[str, bool]]
 """Connected hosts that were spoken to → whether the circuit is open."""
@@ -25,6 +26,14 @@ class OverloadMetrics:
         self._registry = registry
         self._upstream = _UpstreamCollector()
         registry.register(self._upstream)
+        self._rate_waits = Children(
+            Counter(
+                "facade_device_rate_waits",
+                "Times a device waited for a rate of its own.",
+                ("limit",),
+                registry=registry,
+            )
+        )
         self._opened = Children(
             Counter(
                 "facade_upstream_circuit_opened",
@@ -36,20 +45,26 @@ class OverloadMetrics:
 
     def watch_listener(self, connections: Callable[[], int], handshakes: Callable[[], int]) -> None:
         """Show the device port's connections, asked for at each scrape. Call once."""
-        Gauge(
+        self._gauge(
             "facade_connections",
             "Connections on the device port, those in their handshake included.",
-            registry=self._registry,
         ).set_function(connections)
-        Gauge(
+        self._gauge(
             "facade_handshakes_under_way",
             "Connections on the device port that are in their handshake.",
-            registry=self._registry,
         ).set_function(handshakes)
+
+    def _gauge(self, name: str, text: str) -> Gauge:
+        mode_of(name)
+        return Gauge(name, text, registry=self._registry)
 
     def circuit_opened(self, host: str, why: str) -> None:
         """The circuit of `host` opened; `why` is one of three words."""
         self._opened(host, why).inc()
+
+    def rate_waited(self, limit: str) -> None:
+        """A device waited for its "requests" or "bytes"."""
+        self._rate_waits(limit).inc()
 
     def watch_upstream(self, circuits: Circuits, budgets: Budgets) -> None:
         """Show circuits and budgets, asked for at each scrape. Call once."""

@@ -18,14 +18,14 @@ _MAX_ITEMS = 64
 
 _ALLOWED = """
     event level logger timestamp exception request_id
-    action actor address alert artifact at attempt attempts bytes cache certificate check code
+    action actor address alert artifact at attempt attempts bytes ca cache certificate check code
     connection connection_id count delay detail device digest duration elapsed enabled
-    error error_type expected expires expires_at expires_in file files fingerprint fleet fleets
+    error error_type event_type expected expires expires_at expires_in file files fingerprint fleet fleets
     generation got have host hosts issuer kind length limit listen media_type method metrics_url
     name names new_version not_after objects offset old_version operator_url outcome path pause peer
     permission pid platform port problem problems progress provider queue reason reference registry remaining removed
     repository result retry_after revision role roles route seconds serial sig signal size source
-    state status step subject table tag tags target targets task thread total type until url
+    state status step subject table tag tags target targets task thread total type uid until url
     user_agent version versions wait waited why worker
 """
 ALLOWED_KEYS = frozenset(_ALLOWED.split())

@@ -60,6 +60,7 @@ BY_REASON: Mapping[Reason, Answer] = MappingProxyType(
         Reason.DEADLINE: _GATEWAY_TIMEOUT,
         Reason.INTEGRITY: _BAD_GATEWAY,
         Reason.OVERLOADED: _UNAVAILABLE,
+        Reason.DEVICE_RATE_LIMITED: Answer(429, "TOOMANYREQUESTS"),
         Reason.METADATA_EXPIRED: _UNAVAILABLE,
         Reason.METADATA_UNAVAILABLE: _UNAVAILABLE,
         Reason.CLOCK_SET_BACK: _UNAVAILABLE,

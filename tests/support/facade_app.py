@@ -4,11 +4,6 @@ Guarantees: every room of the serving wing is the real one (TLS layer, identity,
 repository, blobs on a real folder, upstream client on real sockets); only the control port is a
 fake, whose connections, deny list and kept manifests a test changes. The wall clock runs, and
 can be set ahead or back. Does not wire what `app.py` wires: that has tests of its own.
-
-    async with FacadeApp(tmp_path) as facade, Registry() as registry:
-        target = await facade.sign(registry, "org/app", small_image())
-        async with facade.device() as kiosk:
-            answer = await kiosk.get(facade.path(registry, "org/app", "manifests", digest))
 """
 
 import asyncio
@@ -16,6 +11,7 @@ import ssl
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -54,7 +50,14 @@ from tests.support.registry import Registry
 from tests.support.resolver import FakeResolver
 from tests.support.serving import FakeControl
 from tests.support.tuf_repo import RepoSource, TufRepo
-from tests.support.tuning import MovableClock, Tuning, device_slots, path, upstream_slots
+from tests.support.tuning import (
+    MovableClock,
+    Tuning,
+    device_rates,
+    device_slots,
+    path,
+    upstream_slots,
+)
 
 __all__ = ["FacadeApp", "MovableClock", "Tuning", "path"]
 
@@ -150,6 +153,7 @@ class FacadeApp:
             sources=sources,
             requests=device_slots(tuning, tuning.requests, self.metrics, clock),
             streams=device_slots(tuning, tuning.streams, self.metrics, clock),
+            rates=device_rates(tuning, self.metrics.overload, clock),
         )
         self.guard = StreamGuard(
             judge=self.pulls.judge_running,
@@ -224,12 +228,7 @@ class FacadeApp:
         if known is not None:
             return known
         template = registry.connection()
-        connection = Connection(
-            f"c{next(self._numbers)}",
-            template.host,
-            template.provider,
-            settings=template.settings,
-        )
+        connection = replace(template, id=f"c{next(self._numbers)}")
         self.control.connect(connection)
         return connection
 
@@ -290,9 +289,10 @@ class FacadeApp:
     ) -> AsyncIterator[aiohttp.ClientSession]:
         """A client session with a device certificate, relative to the port's URL."""
         context = context or client_context(self.server_ca, leaf or self.ca.device(fleet, name))
-        connector = aiohttp.TCPConnector(ssl=context)
-        timeout = aiohttp.ClientTimeout(total=60)
         async with aiohttp.ClientSession(
-            self.url, connector=connector, timeout=timeout, auto_decompress=False
+            self.url,
+            connector=aiohttp.TCPConnector(ssl=context),
+            timeout=aiohttp.ClientTimeout(total=60),
+            auto_decompress=False,
         ) as session:
             yield session

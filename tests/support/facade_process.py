@@ -63,6 +63,15 @@ async def run(
     return Finished(process.returncode, out.decode(), err.decode())
 
 
+def _children(pid: int) -> list[int]:
+    found = [
+        int(child)
+        for children in Path(f"/proc/{pid}/task").glob("*/children")
+        for child in children.read_text().split()
+    ]
+    return found + [further for child in found for further in _children(child)]
+
+
 class FacadeProcess:
     """One state folder and the `facade up` that runs on it.
 
@@ -96,6 +105,15 @@ class FacadeProcess:
         """The process that `start` made."""
         assert self._process is not None
         return self._process.pid
+
+    @property
+    def cpu_seconds(self) -> float:
+        """Processor time that it and its processes have used so far, user and system (proc(5))."""
+        ticks = 0
+        for pid in [self.pid, *_children(self.pid)]:
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])
+        return ticks / os.sysconf("SC_CLK_TCK")
 
     @property
     def log(self) -> str:

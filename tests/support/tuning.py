@@ -12,7 +12,7 @@ from facade.serving.pulls.admission import (
     device_overloaded,
     upstream_overloaded,
 )
-from facade.serving.pulls.service import DeviceKey
+from facade.serving.pulls.rates import DeviceKey, DeviceRates, RateObserver, Rates
 from facade.upstream.retry import RetryPolicy, Timeouts
 from tests.support.registry import Registry
 
@@ -20,6 +20,7 @@ LOOPBACK = ("127.0.0.0/8",)
 _QUICK = RetryPolicy(attempts=2, base_seconds=0.01)
 _LIMITS = TransferLimits(resume=_QUICK)
 _TLS = TlsLimits()
+_RATES = Rates()
 _TIMEOUTS = Timeouts(unreachable=2.0, first_byte=5.0)
 
 
@@ -46,6 +47,7 @@ class Tuning:
         keep_manifests: whether signing leaves the manifests with the control port, as import does.
         ca_fleets: fleets that the device CA may name.
         tls: of the listener.
+        rates: of one device.
     """
 
     allow_cidrs: tuple[str, ...] = LOOPBACK
@@ -59,11 +61,21 @@ class Tuning:
     keep_manifests: bool = True
     ca_fleets: tuple[str, ...] = ("*",)
     tls: TlsLimits = _TLS
+    rates: Rates = _RATES
 
 
 def path(registry: Registry, repository: str, kind: str, digest: Digest | str) -> str:
     """The path of a pull, in prefix form."""
     return f"/v2/{registry.host}/{repository}/{kind}/{digest}"
+
+
+def device_rates(tuning: Tuning, observer: RateObserver, clock: Clock) -> DeviceRates | None:
+    """The rates of each device, where there are any."""
+    if not tuning.rates.any:
+        return None
+    return DeviceRates(
+        tuning.rates, wait_seconds=tuning.wait_seconds, clock=clock, observer=observer
+    )
 
 
 def device_slots(

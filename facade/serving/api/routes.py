@@ -106,6 +106,8 @@ class Routes:
         name = exchange.http.path.removeprefix("/tuf/")
         headers: dict[str, str] = {hdrs.CONTENT_TYPE: JSON, hdrs.CACHE_CONTROL: "no-cache"}
         async with self._pulls.requests.hold(device_key(device)):
+            if self._pulls.rates is not None:
+                await self._pulls.rates.request(device_key(device))
             data = await self._metadata.read(name, device.fleet)
             return await self._send_whole(exchange, device, data, headers)
 
@@ -119,6 +121,8 @@ class Routes:
         except Invalid as error:
             raise NotFound("There is no such target.", reason=Reason.NOT_FOUND) from error
         async with self._pulls.requests.hold(device_key(device)):
+            if self._pulls.rates is not None:
+                await self._pulls.rates.request(device_key(device))
             answer = await self._pulls.target(device, f"{folder}/{version}", digest)
             exchange.pull = answer.request
             return await self._send_manifest(exchange, device, answer)
@@ -134,6 +138,8 @@ class Routes:
         if isinstance(parsed, FacadeError):
             raise parsed
         async with self._pulls.requests.hold(device_key(device)):
+            if self._pulls.rates is not None:
+                await self._pulls.rates.request(device_key(device))
             if parsed.role is Role.BLOB:
                 return await self._blob(exchange, device, parsed)
             if parsed.role is Role.MANIFEST:

@@ -51,10 +51,12 @@ class Sender:
             self._watched(exchange, device, answer.request, transport),
             self._pulls.streams.hold(device_key(device)),
         ):
+            if self._pulls.rates is not None:
+                await self._pulls.rates.stream(device_key(device))
             stream = await answer.open()
             exchange.cache = stream.outcome
             try:
-                return await self._send(exchange, stream, plan, transport)
+                return await self._send(exchange, device, stream, plan, transport)
             finally:
                 await stream.aclose()
 
@@ -75,14 +77,18 @@ class Sender:
         Raises Denied.
         """
         transport = _transport(exchange)
+        small = len(data) <= PIECE_BYTES
+        if self._pulls.rates is not None:
+            await self._pulls.rates.stream(device_key(device))
+            await self._pulls.rates.sent(device_key(device), len(data) if small else 0)
         self._peers.check(transport)  # slot, walk and registry may have taken a minute together
-        if len(data) <= PIECE_BYTES:
+        if small:
             exchange.bytes_sent = len(data)
             return web.Response(status=plan.status, body=data, headers=plan.headers)
         if request is None:
-            return await self._send_pieces(exchange, data, plan, transport)
+            return await self._send_pieces(exchange, device, data, plan, transport)
         async with self._watched(exchange, device, request, transport):
-            return await self._send_pieces(exchange, data, plan, transport)
+            return await self._send_pieces(exchange, device, data, plan, transport)
 
     @asynccontextmanager
     async def _watched(
@@ -107,7 +113,12 @@ class Sender:
                 exchange.error = watched.ended_by
 
     async def _send_pieces(
-        self, exchange: Exchange, data: bytes, plan: Plan, transport: asyncio.Transport
+        self,
+        exchange: Exchange,
+        device: Device,
+        data: bytes,
+        plan: Plan,
+        transport: asyncio.Transport,
     ) -> web.StreamResponse:
         response = web.StreamResponse(status=plan.status, headers=plan.headers)
         exchange.status, exchange.response = plan.status, response
@@ -118,6 +129,8 @@ class Sender:
             piece = view[at : at + PIECE_BYTES]
             await response.write(piece)
             exchange.bytes_sent += len(piece)
+            if self._pulls.rates is not None:
+                await self._pulls.rates.sent(device_key(device), len(piece))
         await response.write_eof()
         exchange.complete = True
         return response
@@ -125,6 +138,7 @@ class Sender:
     async def _send(
         self,
         exchange: Exchange,
+        device: Device,
         stream: BlobStream,
         plan: Plan,
         transport: asyncio.Transport,
@@ -144,6 +158,8 @@ class Sender:
                 # and so copied it, when write() has handed it over.
                 await response.write(chunk)
                 exchange.bytes_sent += size
+                if self._pulls.rates is not None:
+                    await self._pulls.rates.sent(device_key(device), size)
                 chunk = await anext(chunks, None)
             if exchange.bytes_sent != expected:
                 raise Integrity(

@@ -23,6 +23,7 @@ from facade.serving.blobs.port import BlobStream
 from facade.serving.pulls.admission import Slots
 from facade.serving.pulls.manifests import Manifests
 from facade.serving.pulls.ports import Authorisation, Blobs
+from facade.serving.pulls.rates import DeviceKey, DeviceRates
 from facade.serving.pulls.sources import Sources, not_connected
 from facade.serving.trust.closure import Allowed, servable
 from facade.serving.trust.parsing import is_small, parsed
@@ -36,12 +37,9 @@ BLOB_MEDIA_TYPE = "application/octet-stream"
 _MAX_SERVABLE = 4096
 """Manifests remembered as fit to be served under their type; reading one costs CPU."""
 
-DeviceKey = tuple[str, str]
-"""Fleet and name: two certificates of one device share its slots."""
-
 
 def device_key(device: Device) -> DeviceKey:
-    """Whose slots a request takes."""
+    """Whose slots a request takes: fleet and name, so that two certificates of one share them."""
     return device.fleet, device.name
 
 
@@ -89,6 +87,7 @@ class PullService:
 
     Arguments:
         requests, streams: how much one device may have open at once.
+        rates: how fast it may ask and be sent to; None = as fast as it can.
     """
 
     def __init__(
@@ -101,6 +100,7 @@ class PullService:
         sources: Sources,
         requests: Slots[DeviceKey],
         streams: Slots[DeviceKey],
+        rates: DeviceRates | None = None,
     ) -> None:
         self._authorisation = authorisation
         self._control = control
@@ -110,6 +110,7 @@ class PullService:
         self._servable: set[tuple[RegistryHost, Repository, Digest, str, int]] = set()
         self.requests = requests
         self.streams = streams
+        self.rates = rates
 
     async def manifest(self, device: Device, request: PullRequest) -> ManifestAnswer:
         """A manifest. Raises Denied, or Unavailable when that cannot be decided."""

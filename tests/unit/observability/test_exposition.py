@@ -90,6 +90,7 @@ def test_anything_else_is_refused(data: bytes) -> None:
 def test_every_gauge_has_a_mode_and_every_mode_a_gauge() -> None:
     metrics = Metrics(SystemClock())
     metrics.watch_streams(lambda: 0)
+    metrics.overload.watch_listener(lambda: 0, lambda: 0)
     metrics.watch_cache(lambda: 0, lambda: 0)
     metrics.watch_store(lambda: 0, lambda: 0)
     metrics.watch_readiness(lambda: True, lambda: False)

@@ -24,6 +24,7 @@ STATUS = {
     "upstream-not-found": 404,
     "upstream-rate-limited": 429,
     "overloaded": 503,
+    "device-rate-limited": 429,
     "upstream-refused": 502,
     "integrity": 502,
     "upstream-unreachable": 504,
