@@ -14,6 +14,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from facade.oci.manifest import OCI_MANIFEST
+from tests.support.daemons import Containerd
 
 _CIPHER = "TLS_AES_128_GCM_SHA256"
 _SECONDS = 300.0
@@ -74,6 +75,20 @@ def skopeo(device: Path, image: str, target: Path) -> None:
             f"dir:{target}",
         ]
     )
+
+
+def ctr(daemon: Containerd, device: Path, image: str) -> None:
+    """Fetch an image into containerd's store, from nothing, without unpacking it."""
+    host = image.partition("/")[0]
+    daemon.configure(
+        host,
+        f'server = "https://{host}"\n[host."https://{host}"]\n'
+        f'  capabilities = ["pull", "resolve"]\n  ca = "{device}/ca.crt"\n'
+        f'  client = [["{device}/client.cert", "{device}/client.key"]]\n',
+    )
+    command = ["ctr", "--address", str(daemon.folder / "c.sock")]
+    _run([*command, "content", "fetch", "--hosts-dir", str(daemon.hosts), image])
+    _run([*command, "images", "rm", "--sync", image])
 
 
 @contextlib.contextmanager

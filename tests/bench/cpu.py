@@ -42,10 +42,11 @@ def settled_cpu_seconds(pid: int) -> float:
 
 def pss_kib(pid: int) -> int:
     """Proportional resident memory of `pid` and its descendants, in KiB."""
-    total = 0
-    for process in family(pid):
-        found = re.search(
-            r"^Pss:\s+(\d+) kB", Path(f"/proc/{process}/smaps_rollup").read_text(), re.MULTILINE
-        )
-        total += int(found[1]) if found else 0
-    return total
+    return sum(own_pss_kib(process) for process in family(pid))
+
+
+def own_pss_kib(pid: int) -> int:
+    """Proportional resident memory of `pid` alone, in KiB."""
+    text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    found = re.search(r"^Pss:\s+(\d+) kB", text, re.MULTILINE)
+    return int(found[1]) if found else 0

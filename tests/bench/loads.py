@@ -5,13 +5,14 @@ the work left behind in it; the client's share is never part of it.
 """
 
 import shutil
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from facade.oci.digest import Digest
-from tests.bench.clients import ab, crowd, curl, idle_connections, skopeo
-from tests.bench.cpu import cpu_seconds, pss_kib, settled_cpu_seconds
+from tests.bench.clients import ab, crowd, ctr, curl, idle_connections, skopeo
+from tests.bench.cpu import cpu_seconds, family, own_pss_kib, pss_kib, settled_cpu_seconds
 from tests.bench.stand import MIB, REPOSITORY, Participant, Stand
 
 GB = 1e9
@@ -20,6 +21,7 @@ CACHED = ("nginx", "registry")
 UNCACHED = ("nginx-proxy", "registry-proxy")
 GROWN_TARGETS = 9_999
 """Beside the one that is asked for: the most that one fleet may have."""
+GROWN_BLOBS = 1_000_000
 STATIC = ("nginx", "registry")
 
 
@@ -33,6 +35,7 @@ class Load:
         measure: gives one participant's figure.
         targets: peer → at most so many times its figure.
         rounds: at most so many, for what is costly or does not vary.
+        root: needs to be root.
     """
 
     name: str
@@ -41,6 +44,7 @@ class Load:
     measure: Callable[[Stand, Participant], float]
     targets: dict[str, float]
     rounds: int = 100
+    root: bool = False
 
 
 def blob_loads(*, quick: bool) -> list[Load]:
@@ -62,10 +66,27 @@ def blob_loads(*, quick: bool) -> list[Load]:
             f"uncached blob, {size} MiB",
             "CPU s/GB",
             UNCACHED,
-            partial(_uncached, size=size, repeat=4 if size == 1 else 1),
+            partial(_uncached, size=size),
             {"nginx-proxy": 1.0, "registry-proxy": 0.45},
         )
         for size in sizes
+        if size > 1
+    ]
+    loads += [
+        Load(
+            "uncached blobs, 8 of 1 MiB in a row",
+            "CPU s/GB",
+            UNCACHED,
+            _uncached_row,
+            {"nginx-proxy": 1.0, "registry-proxy": 0.45},
+        ),
+        Load(
+            "uncached blob, 1 MiB alone, with its connection",
+            "CPU s/GB",
+            UNCACHED,
+            partial(_uncached, size=1),
+            {"nginx-proxy": 1.0, "registry-proxy": 0.45},
+        ),
     ]
     return loads
 
@@ -96,11 +117,19 @@ def crowd_loads(*, quick: bool) -> list[Load]:
     clients, connections = (60, 300) if quick else (200, 1000)
     return [
         Load(
-            "memory at rest, both wings in one process",
+            "memory at rest, a serving process",
+            "MiB PSS",
+            (),
+            lambda stand, who: max(map(own_pss_kib, family(who.pid)[1:])) / 1024,
+            {"bound": 110.0},
+            rounds=1,
+        ),
+        Load(
+            "memory at rest, all processes",
             "MiB PSS",
             (),
             lambda stand, who: pss_kib(who.pid) / 1024,
-            {"bound": 110.0},
+            {},
             rounds=1,
         ),
         Load(
@@ -126,56 +155,120 @@ def crowd_loads(*, quick: bool) -> list[Load]:
             _first_byte,
             {"bound": 5.0},
         ),
+    ]
+
+
+def whole_loads() -> list[Load]:
+    """What only whole runs measure: two workers, and images as stock clients pull them."""
+    clients = 200
+    return [
+        Load(
+            f"stampede, {clients} clients, 16 MiB, two workers, over its parts",
+            "ratio",
+            (),
+            lambda stand, who: _stampede(stand, stand.two, clients),
+            {"parts": 1.1},
+            rounds=3,
+        ),
+        Load(
+            "two workers over one: manifest, keep-alive",
+            "ratio",
+            (),
+            lambda stand, who: _twice(partial(_requests, count=1000, keep_alive=True), stand, who),
+            {"bound": 1.1},
+        ),
+        Load(
+            "two workers over one: cached blob, 16 MiB",
+            "ratio",
+            (),
+            lambda stand, who: _twice(partial(_cached, size=16, repeat=8), stand, who),
+            {"bound": 1.1},
+        ),
         Load(
             "image of 14 layers, skopeo, cached",
             "CPU ms",
-            ("registry",),
-            _image,
+            STATIC,
+            partial(_image, client=_by_skopeo),
             {},
-            rounds=1 if quick else 3,
+            rounds=3,
+        ),
+        Load(
+            "image of 14 layers, ctr, cached",
+            "CPU ms",
+            STATIC,
+            partial(_image, client=_by_ctr),
+            {},
+            rounds=3,
+            root=True,
         ),
     ]
 
 
 def growth_loads() -> list[Load]:
-    """What more signed targets cost a request. Last: they stay."""
+    """What more of everything costs a request. Last: it stays, and the facade is started again."""
     return [
         Load(
             f"manifest, keep-alive, {GROWN_TARGETS + 1:,} signed targets over 1",
             "ratio",
             (),
-            partial(_growth, targets=GROWN_TARGETS),
+            partial(_growth, grow=lambda stand: stand.sign(GROWN_TARGETS)),
             {"bound": 1.1},
             rounds=1,
-        )
+        ),
+        Load(
+            f"uncached and cached blobs, {GROWN_BLOBS + 15:,} in the index over 15",
+            "ratio",
+            (),
+            _grown_index,
+            {"bound": 1.1},
+            rounds=1,
+        ),
+        Load(
+            f"start, with {GROWN_BLOBS:,} blobs in the index",
+            "s, wall",
+            (),
+            _start,
+            {"bound": 1.5},
+            rounds=1,
+        ),
     ]
 
 
 def _cached(stand: Stand, who: Participant, size: int, repeat: int) -> float:
     url = who.blob(stand.blobs[size])
-    curl(stand.devices[0], url)  # it is in the cache, and open, from here on
+    curl(who.devices[0], url)  # it is in the cache, and open, from here on
     before = settled_cpu_seconds(who.pid)
-    curl(stand.devices[0], *[url] * repeat)
+    curl(who.devices[0], *[url] * repeat)
     return (cpu_seconds(who.pid) - before) / (repeat * size * MIB / GB)
 
 
-def _uncached(stand: Stand, who: Participant, size: int, repeat: int) -> float:
+def _uncached(stand: Stand, who: Participant, size: int) -> float:
+    repeat = 4 if size == 1 else 1
     return sum(_uncached_once(stand, who, size) for _ in range(repeat)) / (repeat * size * MIB / GB)
+
+
+def _uncached_row(stand: Stand, who: Participant) -> float:
+    """As an image's layers are: other blobs each time, one connection."""
+    for digest in stand.small:
+        who.forget(digest)
+    before = settled_cpu_seconds(who.pid)
+    curl(who.devices[0], *map(who.blob, stand.small))
+    return (settled_cpu_seconds(who.pid) - before) / (len(stand.small) * MIB / GB)
 
 
 def _uncached_once(stand: Stand, who: Participant, size: int) -> float:
     digest = stand.blobs[size]
     who.forget(digest)
     before = settled_cpu_seconds(who.pid)
-    curl(stand.devices[0], who.blob(digest))
+    curl(who.devices[0], who.blob(digest))
     return settled_cpu_seconds(who.pid) - before
 
 
 def _requests(stand: Stand, who: Participant, count: int, *, keep_alive: bool) -> float:
     url = who.manifest(stand.manifest)
-    ab(stand.devices[0], url, 20, keep_alive=keep_alive)
+    ab(who.devices[0], url, 20, keep_alive=keep_alive)
     before = settled_cpu_seconds(who.pid)
-    ab(stand.devices[0], url, count, keep_alive=keep_alive)
+    ab(who.devices[0], url, count, keep_alive=keep_alive)
     return (cpu_seconds(who.pid) - before) / count * 1e6
 
 
@@ -194,16 +287,16 @@ def _stampede(stand: Stand, who: Participant, clients: int) -> float:
 
 def _crowd(stand: Stand, who: Participant, digest: Digest, clients: int) -> float:
     before = settled_cpu_seconds(who.pid)
-    crowd(stand.devices, who.blob(digest), clients, stand.folder / "crowd.txt")
+    crowd(who.devices, who.blob(digest), clients, stand.folder / "crowd.txt")
     return settled_cpu_seconds(who.pid) - before
 
 
 def _idle(stand: Stand, who: Participant, connections: int) -> float:
     url = who.manifest(stand.manifest)
-    with idle_connections(stand.devices, url, 20):
+    with idle_connections(who.devices, url, 20):
         pass  # what the first ones cost is not what each costs
     before = pss_kib(who.pid)
-    with idle_connections(stand.devices, url, connections):
+    with idle_connections(who.devices, url, connections):
         return (pss_kib(who.pid) - before) / connections
 
 
@@ -211,25 +304,59 @@ def _first_byte(stand: Stand, who: Participant) -> float:
     digest = stand.blobs[1]
     direct = f"{stand.upstream.url}/v2/{REPOSITORY}/blobs/{digest}"
     who.forget(digest)
-    seconds = curl(stand.devices[0], who.blob(digest))[0] - curl(stand.devices[0], direct)[0]
+    seconds = curl(who.devices[0], who.blob(digest))[0] - curl(who.devices[0], direct)[0]
     return seconds * 1000
 
 
-def _image(stand: Stand, who: Participant) -> float:
-    target = stand.folder / "pulled"
-    shutil.rmtree(target, ignore_errors=True)
+def _twice(measure: Callable[[Stand, Participant], float], stand: Stand, who: Participant) -> float:
+    return measure(stand, stand.two) / measure(stand, who)
+
+
+def _image(
+    stand: Stand, who: Participant, client: Callable[[Stand, Participant, str], None]
+) -> float:
     image = f"{who.origin}{who.root}@{stand.manifest}".removeprefix("https://").replace(
         "/v2/", "/", 1
     )
-    skopeo(stand.devices[0], image, target)
+    client(stand, who, image)
     before = settled_cpu_seconds(who.pid)
-    skopeo(stand.devices[0], image, target)
+    client(stand, who, image)
     return (cpu_seconds(who.pid) - before) * 1000
 
 
-def _growth(stand: Stand, who: Participant, targets: int) -> float:
-    """The cheapest of some measurements, with many targets over with one."""
+def _by_skopeo(stand: Stand, who: Participant, image: str) -> None:
+    target = stand.folder / "pulled"
+    shutil.rmtree(target, ignore_errors=True)
+    skopeo(who.devices[0], image, target)
+
+
+def _by_ctr(stand: Stand, who: Participant, image: str) -> None:
+    if stand.containerd is None:
+        raise RuntimeError("containerd needs root.")
+    ctr(stand.containerd, who.devices[0], image)
+
+
+def _growth(stand: Stand, who: Participant, grow: Callable[[Stand], None]) -> float:
+    """The cheapest of some measurements, with many of something over with few."""
     few = min(_requests(stand, who, 1000, keep_alive=True) for _ in range(5))
-    stand.sign(targets)
+    grow(stand)
     many = min(_requests(stand, who, 1000, keep_alive=True) for _ in range(5))
     return many / few
+
+
+def _grown_index(stand: Stand, who: Participant) -> float:
+    """Rows alone, without files: the store never lists its folders, so they are all it notices."""
+
+    def work() -> float:
+        return _uncached_row(stand, who) + _cached(stand, who, 1, 64)
+
+    few = min(work() for _ in range(3))
+    stand.fill_index(GROWN_BLOBS)
+    return min(work() for _ in range(3)) / few
+
+
+def _start(stand: Stand, who: Participant) -> float:
+    stand.facade_down()
+    began = time.monotonic()
+    stand.facade_up()
+    return time.monotonic() - began

@@ -72,7 +72,12 @@ http {{
   ssl_verify_client on;
   proxy_cache_path {folder}/cache levels=1:2 keys_zone=blobs:10m max_size={cache_mib}m inactive=1d use_temp_path=off;
   upstream registry {{ server {upstream}; keepalive 16; }}
-  server {{ listen 127.0.0.1:{static_port} ssl; root {static}; }}
+  server {{
+    listen 127.0.0.1:{static_port} ssl;
+    root {static};
+    location = /v2/ {{ return 200; }}
+    location ~ /manifests/ {{ default_type application/vnd.oci.image.manifest.v1+json; }}
+  }}
   server {{
     listen 127.0.0.1:{proxy_port} ssl;
     location / {{

@@ -5,11 +5,14 @@ TLS 1.3 with the same server certificate, and demands the same device's certific
 one processor, the clients and (unless asked otherwise) the upstream on another, where there are two. Everything ends with the context.
 """
 
+import asyncio
 import contextlib
+import itertools
 import json
 import os
 import secrets
 import shutil
+import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -24,6 +27,7 @@ from facade.oci.manifest import OCI_INDEX, OCI_MANIFEST
 from facade.oci.reference import Repository
 from facade.target import SignedTarget
 from tests.bench.peers import Material, nginx, registry_over_tls
+from tests.support.daemons import Containerd, containerd
 from tests.support.docker_registry import DockerRegistry, docker_registry
 from tests.support.facade_process import FacadeProcess, facade_up
 from tests.support.image import push
@@ -31,7 +35,9 @@ from tests.support.image import push
 MIB = 1024 * 1024
 REPOSITORY = "bench/app"
 LAYER_MIB = (1, 16, 64, 256)
-SMALL_LAYERS = 10
+MORE_MIB = 7
+"""So many further layers of 1 MiB: what an image has most of."""
+SMALL_LAYERS = 3
 SMALL_LAYER_BYTES = 64 * 1024
 TAKEN_UP_SECONDS = 90.0
 DEVICES = 7
@@ -46,6 +52,7 @@ class Participant:
         pid: of its first process; those that it started are found from there.
         origin: `https://HOST:PORT`.
         root: what stands before `/manifests/` and `/blobs/`.
+        devices: folders with ca.crt, client.cert and client.key that it lets in.
         forget: drop a blob from its cache, so that the next request finds it uncached.
     """
 
@@ -53,6 +60,7 @@ class Participant:
     pid: int
     origin: str
     root: str
+    devices: Sequence[Path]
     forget: Callable[[Digest], None]
 
     def blob(self, digest: Digest) -> str:
@@ -69,20 +77,25 @@ class Stand:
     """Everything that a load needs.
 
     Arguments:
-        devices: folders with ca.crt, client.cert and client.key; the first is used where one is enough.
         participants: by name: facade, nginx, nginx-proxy, registry, registry-proxy.
+        two: another facade, with two workers.
+        containerd: None where we may not run one.
         upstream: where the caches fetch from, over plain http.
         manifest: the image's, of 14 layers.
         blobs: layers by size in MiB.
+        small: all those of 1 MiB.
     """
 
     folder: Path
     facade: FacadeProcess
-    devices: Sequence[Path]
     participants: dict[str, Participant]
+    two: Participant
+    containerd: Containerd | None
+    loop: asyncio.AbstractEventLoop
     upstream: DockerRegistry
     manifest: Digest
     blobs: dict[int, Digest]
+    small: Sequence[Digest]
 
     def sign(self, count: int) -> None:
         """Sign `count` more targets for the devices' fleet; return when the facade has them."""
@@ -112,6 +125,32 @@ class Stand:
         if not taken_up.exists():
             raise RuntimeError("The facade did not take the new targets up.")
 
+    def fill_index(self, count: int) -> None:
+        """Put `count` further blobs, used just now, into the facade's index."""
+        with contextlib.closing(sqlite3.connect(self.folder / "state/cache/index.db")) as index:
+            names = (f"sha256:{number:064x}" for number in range(count))
+            rows = ((name, "filler", "bench/filler", "filler.example") for name in names)
+            for batch in _batches(rows, 20_000):
+                with index:
+                    index.executemany("INSERT INTO possession VALUES (?, ?, ?, ?)", batch)
+                    index.executemany(
+                        "INSERT INTO object VALUES (?, ?, ?)",
+                        [(row[0], 1, time.time()) for row in batch],
+                    )
+
+    def facade_down(self) -> None:
+        """Stop the facade; its state stays."""
+        asyncio.run_coroutine_threadsafe(self.facade.stop(), self.loop).result()
+
+    def facade_up(self) -> None:
+        """Start it again; return when it serves. It is another process then."""
+        asyncio.run_coroutine_threadsafe(self.facade.start(), self.loop).result()
+
+
+def _batches(rows: Iterator[tuple[str, ...]], count: int) -> Iterator[list[tuple[str, ...]]]:
+    while batch := list(itertools.islice(rows, count)):
+        yield batch
+
 
 @contextlib.asynccontextmanager
 async def stand(
@@ -122,7 +161,7 @@ async def stand(
     Arguments:
         upstream_beside: whose processor the upstream shares: "clients" or "servers".
     """
-    image, manifest, blobs = _image(mebibytes)
+    image, manifest, blobs, small = _image(mebibytes)
     async with contextlib.AsyncExitStack() as stack:
         with on_processor(1 if upstream_beside == "clients" else 0):
             upstream = await stack.enter_async_context(docker_registry(folder / "upstream"))
@@ -130,6 +169,10 @@ async def stand(
         with on_processor(0):
             facade = await stack.enter_async_context(facade_up(folder / "state"))
             devices = await _connect(facade, upstream, folder / "devices")
+            other = await stack.enter_async_context(
+                facade_up(folder / "two", env={"FACADE_DEVICE__WORKERS": "2"})
+            )
+            others = await _connect(other, upstream, folder / "others")
             material = Material(
                 certificate=folder / "state" / "server.pem",
                 key=folder / "state" / "server.key",
@@ -148,42 +191,56 @@ async def stand(
                 registry_over_tls(folder / "mirror", material, proxied=upstream.url)
             )
         direct = f"/v2/{REPOSITORY}"
-        cache = folder / "state" / "cache" / "blobs"
+        through = f"/v2/{upstream.host.path_segment}/{REPOSITORY}"
         participants = [
-            Participant(
-                "facade",
-                facade.pid,
-                f"https://{facade.device}",
-                f"/v2/{upstream.host.path_segment}/{REPOSITORY}",
-                lambda digest: _remove(cache.rglob(f"{digest.hex}*")),
-            ),
-            Participant("nginx", web.pid, web.static, direct, _cannot_forget),
+            _ours("facade", facade, through, devices),
+            Participant("nginx", web.pid, web.static, direct, devices, _cannot_forget),
             Participant(
                 "nginx-proxy",
                 web.pid,
                 web.proxy,
                 direct,
+                devices,
                 lambda _: _remove(path for path in web.cache.rglob("*") if path.is_file()),
             ),
-            Participant("registry", plain.pid, plain.origin, direct, _cannot_forget),
+            Participant("registry", plain.pid, plain.origin, direct, devices, _cannot_forget),
             Participant(
                 "registry-proxy",
                 mirror.pid,
                 mirror.origin,
                 direct,
+                devices,
                 lambda digest: shutil.rmtree(mirror.storage, ignore_errors=True),
             ),
         ]
         with on_processor(1):
+            daemon = None
+            if os.geteuid() == 0:
+                daemon = await stack.enter_async_context(containerd())
             yield Stand(
                 folder,
                 facade,
-                devices,
                 {each.name: each for each in participants},
+                _ours("facade, two workers", other, through, others),
+                daemon,
+                asyncio.get_running_loop(),
                 upstream,
                 manifest,
                 blobs,
+                small,
             )
+
+
+def _ours(name: str, facade: FacadeProcess, root: str, devices: Sequence[Path]) -> Participant:
+    cache = facade.state / "cache" / "blobs"
+    return Participant(
+        name,
+        facade.pid,
+        f"https://{facade.device}",
+        root,
+        devices,
+        lambda digest: _remove(cache.rglob(f"{digest.hex}*")),
+    )
 
 
 @contextlib.contextmanager
@@ -210,11 +267,15 @@ async def _connect(facade: FacadeProcess, upstream: DockerRegistry, folder: Path
     return devices
 
 
-def _image(mebibytes: Sequence[int]) -> tuple[Image, Digest, dict[int, Digest]]:
+def _image(
+    mebibytes: Sequence[int],
+) -> tuple[Image, Digest, dict[int, Digest], Sequence[Digest]]:
     """An image of random layers: large ones of these sizes, and small ones."""
+    more = [secrets.token_bytes(MIB) for _ in range(MORE_MIB)]
     large = {size: secrets.token_bytes(size * MIB) for size in mebibytes}
     layers = [
         *large.values(),
+        *more,
         *(secrets.token_bytes(SMALL_LAYER_BYTES) for _ in range(SMALL_LAYERS)),
     ]
     config = json.dumps(
@@ -238,7 +299,8 @@ def _image(mebibytes: Sequence[int]) -> tuple[Image, Digest, dict[int, Digest]]:
         {Digest.of(manifest): (OCI_MANIFEST, manifest), Digest.of(index): (OCI_INDEX, index)},
         {Digest.of(data): data for data in (config, *layers)},
     )
-    return image, Digest.of(manifest), {size: Digest.of(data) for size, data in large.items()}
+    sizes = {size: Digest.of(data) for size, data in large.items()}
+    return image, Digest.of(manifest), sizes, (sizes[1], *map(Digest.of, more))
 
 
 def _descriptor(media_type: str, data: bytes) -> dict[str, object]:
