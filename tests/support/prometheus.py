@@ -6,7 +6,8 @@ second and keeps the job name `facade`, by which rules and dashboard go.
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+import re
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,11 +49,11 @@ class Prometheus:
         return found
 
 
-def _configure(folder: Path, target: str, rules: Path | None) -> Path:
+def _configure(folder: Path, targets: Sequence[str], rules: Path | None) -> Path:
     configuration = {
         "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
         "rule_files": [str(rules.absolute())] if rules else [],
-        "scrape_configs": [{"job_name": "facade", "static_configs": [{"targets": [target]}]}],
+        "scrape_configs": [{"job_name": "facade", "static_configs": [{"targets": list(targets)}]}],
     }
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "prometheus.yml"
@@ -62,15 +63,15 @@ def _configure(folder: Path, target: str, rules: Path | None) -> Path:
 
 @asynccontextmanager
 async def prometheus(
-    folder: Path, target: str, *, rules: Path | None = None
+    folder: Path, *targets: str, rules: Path | None = None
 ) -> AsyncIterator[Prometheus]:
     """Start it.
 
     Arguments:
-        target: HOST:PORT of a metrics port.
+        targets: HOST:PORT of metrics ports.
         rules: a rule file, evaluated every second.
     """
-    configuration = _configure(folder, target, rules)
+    configuration = _configure(folder, targets, rules)
     port = free_port()
     with (folder / "log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(
@@ -105,3 +106,19 @@ async def _answers(server: Prometheus, process: asyncio.subprocess.Process, log:
         pass
     words = await asyncio.to_thread(log.read_text)
     raise AssertionError(f"Prometheus did not start:\n{words[-2000:]}")
+
+
+_FOR = re.compile(r"^( +for: )\S+", re.MULTILINE)
+_WINDOW = re.compile(r"(?<=\[)\d+[smhd](?=\])|(?<=offset )\d+[smhd]")
+
+
+def hastened(rules: str, *, window: str = "15s") -> str:
+    """The rules with every waiting time and every window shortened, for provoking them within a test.
+
+    Thresholds stay as they are: what counts as much, late or little is part of what is tried.
+
+    Arguments:
+        rules: the text of a rule file.
+        window: instead of every range and offset.
+    """
+    return _WINDOW.sub(window, _FOR.sub(r"\g<1>1s", rules))
