@@ -395,7 +395,7 @@ async def test_a_facade_that_is_gone(scene: Scene) -> None:
 
 
 async def test_that_was_every_alert(scene: Scene) -> None:
-    assert set(ALERTS) - await scene.fired() == ELSEWHERE
+    assert set(ALERTS) - await scene.fired() <= ELSEWHERE
 
 
 async def keep(
