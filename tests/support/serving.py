@@ -213,8 +213,10 @@ class MemoryBlobs:
     """Implements `pulls.ports.Blobs`: per (connection, repository, digest), without sharing."""
 
     def __init__(self) -> None:
-        self.held: dict[tuple[str, Repository, Digest], bytes] = {}
+        self.contents: dict[tuple[str, Repository, Digest], bytes] = {}
         self.streams: list[MemoryStream] = []
+        self.spoiled = False
+        self.defect: Exception | None = None
 
     async def get(
         self,
@@ -227,13 +229,29 @@ class MemoryBlobs:
     ) -> MemoryStream:
         key = (connection.id, repository, digest)
         outcome: Outcome = "hit"
-        if key not in self.held:
+        if key not in self.contents:
             outcome = "miss"
             async with source.open(0, None) as body:
                 data = b"".join([chunk async for chunk in body.chunks()])
             if len(data) != size or not digest.matches(data):
                 raise Integrity("The content does not match its digest.")
-            self.held[key] = data
-        stream = MemoryStream(self.held[key], outcome)
+            self.contents[key] = data
+        stream = MemoryStream(self.contents[key], outcome)
         self.streams.append(stream)
         return stream
+
+    async def held(
+        self, connection: Connection, repository: Repository, digest: Digest, limit: int, /
+    ) -> bytes | None:
+        if self.spoiled:
+            raise Integrity("The content does not match its digest.")
+        data = self.contents.get((connection.id, repository, digest))
+        return None if data is None or len(data) > limit else data
+
+    async def put(
+        self, connection: Connection, repository: Repository, digest: Digest, data: bytes, /
+    ) -> bool:
+        if self.defect is not None:
+            raise self.defect
+        self.contents[connection.id, repository, digest] = data
+        return True

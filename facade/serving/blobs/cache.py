@@ -19,6 +19,7 @@ from facade.errors import Integrity, Unavailable
 from facade.oci.digest import Digest
 from facade.oci.reference import Repository
 from facade.serving.blobs.flight import Flights
+from facade.serving.blobs.held import open_held, read_held
 from facade.serving.blobs.limits import TransferLimits
 from facade.serving.blobs.observer import BlobObserver, NullObserver
 from facade.serving.blobs.port import (
@@ -178,17 +179,20 @@ class BlobCache:
 
     async def holds(self, connection: Connection, repository: Repository, digest: Digest) -> bool:
         """Whether it is in the store and that repository proved to have it. Asks nobody upstream."""
-        reader = await self._store.open(digest)
-        if reader is None:
-            return False
-        reader.close()
-        try:
-            return await self._possession.has(
-                BlobKey(connection.id, connection.host, repository, digest)
-            )
-        except Unavailable as error:
-            log.warning("possession_unknown", error=error.message)
-            return False
+        key = BlobKey(connection.id, connection.host, repository, digest)
+        reader = await open_held(self._store, self._possession, key)
+        if reader is not None:
+            reader.close()
+        return reader is not None
+
+    async def held(
+        self, connection: Connection, repository: Repository, digest: Digest, limit: int
+    ) -> bytes | None:
+        """All of it, if `holds` and it has at most `limit` bytes. Raises Integrity when spoiled."""
+        key = BlobKey(connection.id, connection.host, repository, digest)
+        return await read_held(
+            self._store, self._possession, key, limit, lambda error: self._quarantine(key, error)
+        )
 
     async def close(self) -> None:
         """Stop all transfers, keeping what came."""

@@ -1,9 +1,11 @@
-"""Manifests by digest: from memory, the control wing's copy, or last the cache and its registry.
+"""Manifests by digest: from memory, the cache, the control wing's copy, or last the registry.
 
 Guarantees: the bytes given match the digest, whoever had them; one search at a time per manifest,
 as a task of its own, so a waiter that leaves disturbs nobody; memory is bounded. What was found
-for one repository is never given to another. Does not decide who may have them, nor whether the
-size that a descriptor states is the right one (`trust.closure.servable` does).
+for one repository is never given to another. The cache keeps what the control wing gave (trust.md,
+"Import"), so that with the control side away each process of the node serves what one of them has.
+Does not decide who may have them, nor whether the size that a descriptor states is the right one
+(`trust.closure.servable` does).
 """
 
 import asyncio
@@ -62,6 +64,7 @@ class Manifests:
         self._memory: OrderedDict[ManifestKey, bytes] = OrderedDict()
         self._bytes = 0
         self._searches: dict[tuple[ManifestKey, int], asyncio.Task[bytes]] = {}
+        self._keeping: dict[ManifestKey, asyncio.Task[bool]] = {}
 
     def hot(self, host: RegistryHost, repository: Repository, digest: Digest) -> bytes | None:
         """The manifest, if it is in memory; verified."""
@@ -79,7 +82,7 @@ class Manifests:
         if data is not None:
             return data
         key = ManifestKey(host, repository, digest)
-        data = await self._copy(key)
+        data = await self._at_hand(key)
         if data is not None:
             self._remember(key, data)
         return data
@@ -124,11 +127,11 @@ class Manifests:
         return await asyncio.shield(search)
 
     async def close(self) -> None:
-        """Stop what is being searched for."""
+        """Stop what is being searched for; what is being kept is kept."""
         searches = list(self._searches.values())
         for search in searches:
             search.cancel()
-        await asyncio.gather(*searches, return_exceptions=True)
+        await asyncio.gather(*searches, *self._keeping.values(), return_exceptions=True)
 
     def _searched(self, key: ManifestKey, size: int, search: asyncio.Task[bytes]) -> None:
         del self._searches[key, size]
@@ -143,14 +146,50 @@ class Manifests:
             _, dropped = self._memory.popitem(last=False)
             self._bytes -= len(dropped)
 
+    async def _at_hand(self, key: ManifestKey) -> bytes | None:
+        """The manifest, if it can be had without the registry. Raises Unavailable."""
+        connection = self._control.snapshot().connections.get(key.host)
+        if connection is None:
+            return await self._copy(key)
+        data = await self._held(connection, key)
+        if data is None:
+            data = await self._copy(key)
+            if data is not None:
+                self._keep(connection, key, data)
+        return data
+
+    async def _held(self, connection: Connection, key: ManifestKey) -> bytes | None:
+        """What the cache has."""
+        try:
+            data = await self._blobs.held(
+                connection, key.repository, key.digest, MAX_MANIFEST_BYTES
+            )
+        except Integrity:
+            return None  # set aside and reported by the cache; the control wing's copy is as good
+        return self._checked(key, data, "The cache's copy does not match its digest.")
+
+    def _keep(self, connection: Connection, key: ManifestKey, data: bytes) -> None:
+        """In the background: who asked needs not wait for the disk."""
+        if key not in self._keeping:
+            put = self._blobs.put(connection, key.repository, key.digest, data)
+            self._keeping[key] = task = asyncio.ensure_future(put)
+            task.add_done_callback(lambda done: self._was_kept(key, done))
+
+    def _was_kept(self, key: ManifestKey, done: asyncio.Task[bool]) -> None:
+        del self._keeping[key]
+        if not done.cancelled() and (error := done.exception()) is not None:
+            log.error("manifest_not_kept", digest=str(key.digest), exc_info=error)
+
     async def _copy(self, key: ManifestKey) -> bytes | None:
         """The control wing's copy, if it has the right one."""
         data = await self._control.closure_manifest(key.host, key.repository, key.digest)
+        return self._checked(key, data, "The copy kept at import does not match its digest.")
+
+    def _checked(self, key: ManifestKey, data: bytes | None, detail: str) -> bytes | None:
+        """The copy; a wrong one is loud, never served, and looked for elsewhere as if it were none."""
         if data is None or key.digest.matches(data):
             return data
-        # Loud, and never served; the registry is asked as if there were no copy.
         host, repository, digest = str(key.host), str(key.repository), str(key.digest)
-        detail = "The copy kept at import does not match its digest."
         log.error(
             "integrity_failed", host=host, repository=repository, digest=digest, detail=detail
         )
@@ -158,7 +197,7 @@ class Manifests:
         return None
 
     async def _search(self, key: ManifestKey, size: int, asker: Asker) -> bytes:
-        data = await self._copy(key)
+        data = await self._at_hand(key)
         if data is not None:
             return data
         connection = self._control.snapshot().connections.get(key.host)

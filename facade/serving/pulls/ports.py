@@ -70,6 +70,21 @@ class Blobs(Protocol):
         """Content of `size` bytes for one reader. Raises Integrity, Upstream, Denied."""
         ...
 
+    async def held(
+        self, connection: Connection, repository: Repository, digest: Digest, limit: int, /
+    ) -> bytes | None:
+        """All of it, if it is here for that repository and has at most `limit` bytes; asks nobody.
+
+        Raises Integrity when it does not match any more; it is set aside and reported by then.
+        """
+        ...
+
+    async def put(
+        self, connection: Connection, repository: Repository, digest: Digest, data: bytes, /
+    ) -> bool:
+        """Keep what is at hand and came from that repository; whether it is kept."""
+        ...
+
 
 class PullObserver(Protocol):
     """Counts what goes wrong in a pull."""

@@ -234,6 +234,31 @@ async def test_a_manifest_at_hand_is_kept_for_its_repository(tmp_path: Path) -> 
         assert len(down.opened) == 1
 
 
+async def test_what_is_held_is_given_whole_to_who_proved_to_have_it_and_nobody_is_asked(
+    tmp_path: Path,
+) -> None:
+    async with open_cache(tmp_path) as bench:
+        held = bench.cache.held
+        assert await held(CONNECTION, REPOSITORY, DIGEST, MEBI) is None
+        await fill(bench, CONNECTION, REPOSITORY)
+        assert await held(CONNECTION, REPOSITORY, DIGEST, MEBI) == CONTENT
+        assert await held(CONNECTION, REPOSITORY, DIGEST, MEBI - 1) is None, "more than was asked"
+        assert await held(CONNECTION, OTHER_REPOSITORY, DIGEST, MEBI) is None
+        assert await held(OTHER_REGISTRY, REPOSITORY, DIGEST, MEBI) is None
+
+
+async def test_what_is_held_and_does_not_match_is_set_aside(tmp_path: Path) -> None:
+    async with open_cache(tmp_path) as bench:
+        await fill(bench, CONNECTION, REPOSITORY)
+        (path,) = (tmp_path / "blobs" / "sha256").rglob(DIGEST.hex)
+        with path.open("r+b") as file:
+            file.write(bytes(5))
+        with pytest.raises(Integrity):
+            await bench.cache.held(CONNECTION, REPOSITORY, DIGEST, MEBI)
+        assert await bench.cache.held(CONNECTION, REPOSITORY, DIGEST, MEBI) is None
+        assert bench.observer.count("integrity_failed") == 1
+
+
 async def test_a_store_that_is_full_keeps_nothing_and_says_so(tmp_path: Path) -> None:
     content = b"a manifest"
     async with open_cache(tmp_path, store=MemoryStore(capacity=5)) as bench:

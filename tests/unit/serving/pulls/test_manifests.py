@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from facade.errors import Denied, Integrity, Upstream
+from facade.errors import Denied, Integrity, Unavailable, Upstream
 from facade.oci.digest import Digest
 from facade.oci.host import RegistryHost
 from facade.oci.reference import Repository
@@ -32,13 +32,20 @@ class Bench:
         self.blobs = MemoryBlobs()
         reports = Reports(control=self.control, clock=self.clock)
         slots: Slots[str] = Slots(1, wait_seconds=30, clock=self.clock, refusal=upstream_overloaded)
-        sources = Sources(upstream=self.client, control=self.control, slots=slots, reports=reports)
-        self.manifests = Manifests(
+        self.sources = Sources(
+            upstream=self.client, control=self.control, slots=slots, reports=reports
+        )
+        self.reports, self.max_bytes = reports, max_bytes
+        self.manifests = self.over(self.blobs)
+
+    def over(self, blobs: MemoryBlobs) -> Manifests:
+        """With an empty memory."""
+        return Manifests(
             control=self.control,
-            blobs=self.blobs,
-            sources=sources,
-            reports=reports,
-            max_bytes=max_bytes,
+            blobs=blobs,
+            sources=self.sources,
+            reports=self.reports,
+            max_bytes=self.max_bytes,
         )
 
     async def get(self, digest: Digest = DIGEST, size: int = len(DATA)) -> bytes:
@@ -160,6 +167,8 @@ async def test_memory_is_bounded_and_drops_the_longest_unused() -> None:
     for document in documents:
         bench.control.keep(GHCR, REPOSITORY, document)
         await bench.get(Digest.of(document), 300)
+    await settle()
+    bench.blobs.contents.clear()
     bench.control.asked.clear()
     await bench.get(Digest.of(documents[3]), 300)
     assert bench.control.asked == []
@@ -176,6 +185,54 @@ async def test_kept_never_asks_a_registry() -> None:
         assert await bench.manifests.kept(GHCR, REPOSITORY, DIGEST) == DATA
     assert bench.client.asked == []
     assert len(bench.control.asked) == 2
+
+
+async def test_what_the_control_side_gave_is_kept_and_found_without_it() -> None:
+    bench, other = Bench(), Bench()
+    bench.control.keep(GHCR, REPOSITORY, DATA)
+    await bench.get()
+    await settle()
+    other.manifests = other.over(bench.blobs)  # another process of the node, with the same cache
+    other.control.defect = Unavailable("away", reason=Reason.CONTROL_UNAVAILABLE)
+    assert await other.get() == DATA
+    assert await other.manifests.kept(GHCR, REPOSITORY, DIGEST) == DATA
+    with pytest.raises(Unavailable):
+        await other.manifests.kept(GHCR, OTHER, DIGEST)
+    other.control.disconnect(GHCR)
+    with pytest.raises(Unavailable):  # it belonged to a connection that is gone
+        await other.over(bench.blobs).kept(GHCR, REPOSITORY, DIGEST)
+
+
+async def test_a_wrong_copy_in_the_cache_is_reported_and_the_control_sides_is_given() -> None:
+    bench = Bench()
+    bench.control.keep(GHCR, REPOSITORY, DATA)
+    bench.blobs.contents["c1", REPOSITORY, DIGEST] = b"something else"
+    assert await bench.get() == DATA
+    failure = next(e for e in bench.control.events if isinstance(e, IntegrityFailed))
+    assert failure.detail == "The cache's copy does not match its digest."
+
+
+async def test_a_copy_that_the_cache_found_spoiled_is_had_from_the_control_side() -> None:
+    bench = Bench()
+    bench.control.keep(GHCR, REPOSITORY, DATA)
+    bench.blobs.spoiled = True
+    assert await bench.get() == DATA
+
+
+async def test_a_cache_that_cannot_keep_it_fails_no_pull() -> None:
+    bench = Bench()
+    bench.control.keep(GHCR, REPOSITORY, DATA)
+    bench.blobs.defect = RuntimeError("a defect")
+    assert await bench.get() == DATA
+    await bench.manifests.close()
+
+
+async def test_the_end_waits_for_what_is_being_kept() -> None:
+    bench = Bench()
+    bench.control.keep(GHCR, REPOSITORY, DATA)
+    await bench.get()
+    await bench.manifests.close()
+    assert bench.blobs.contents == {("c1", REPOSITORY, DIGEST): DATA}
 
 
 async def test_close_ends_what_is_being_searched_for() -> None:
