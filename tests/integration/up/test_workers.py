@@ -172,6 +172,23 @@ async def test_a_revoked_device_a_withdrawn_image_and_a_removed_registry_are_ref
     assert (await it.pull("v1")).status == 200
 
 
+async def test_what_one_of_them_has_served_all_serve_with_the_control_side_stopped(
+    it: Live,
+) -> None:
+    """Manifests too: those kept at import come from the control side, and then lie in the cache."""
+    image, folder = it.images["v5"], it.facade.state / "cache" / "blobs" / "sha256"
+    assert (await it.pull("v5")).status == 200
+    names = [digest.hex for digest in image.manifests]
+    await until(lambda: all((folder / name[:2] / name).exists() for name in names))
+    os.kill(it.facade.pid, signal.SIGSTOP)
+    try:
+        answers = await from_all(it, blob(it, "v5"))
+        answers = [*answers, *await from_all(it, blob(it, "v5", manifest=True))]
+        assert {answer.status for answer in answers} == {200}
+    finally:
+        os.kill(it.facade.pid, signal.SIGCONT)
+
+
 async def test_with_the_control_side_stopped_cached_content_is_served_and_it_heals(
     it: Live,
 ) -> None:
