@@ -90,6 +90,16 @@ class TracedBlobs:
             span.note("cache", stream.outcome)
         return _TracedStream(stream, self._tracer)
 
+    async def held(
+        self, connection: Connection, repository: Repository, digest: Digest, limit: int
+    ) -> bytes | None:
+        return await self._inner.held(connection, repository, digest, limit)
+
+    async def put(
+        self, connection: Connection, repository: Repository, digest: Digest, data: bytes
+    ) -> bool:
+        return await self._inner.put(connection, repository, digest, data)
+
 
 class _TracedStream:
     def __init__(self, inner: BlobStream, tracer: SpanTracer) -> None:
