@@ -71,9 +71,7 @@ def main() -> int:
     if not loads:
         parser.error(f"No load has {given.only!r} in its name.")
     loads = [
-        replace(load, rounds=min(load.rounds, given.costly_rounds))
-        if load.rounds < rounds
-        else load
+        replace(load, rounds=min(load.rounds, given.costly_rounds)) if load.costly else load
         for load in loads
     ]
     series = asyncio.run(_measure(loads, rounds, given.upstream_beside))
@@ -95,18 +93,22 @@ def _run(made: Stand, loads: Sequence[Load], rounds: int) -> list[Series]:
     series = [Series(load.name, load.unit, load.targets) for load in loads]
     for number in range(rounds):
         for load, each in zip(loads, series, strict=True):
-            if number >= load.rounds:
-                continue
-            names = [OURS, *load.peers]
-            began = time.monotonic()
-            for name in names if number % 2 == 0 else reversed(names):
-                each.add(name, load.measure(made, made.participants[name]))
-            said = ", ".join(f"{name} {each.figures[name][-1]:.3g}" for name in names)
-            seconds = time.monotonic() - began
-            print(
-                f"round {number + 1} {load.name}: {said} {load.unit} [{seconds:.0f} s]", flush=True
-            )
+            if number < load.rounds and not load.grows:
+                _measure_once(made, load, each, number)
+    for load, each in zip(loads, series, strict=True):
+        if load.grows:
+            _measure_once(made, load, each, 0)
     return series
+
+
+def _measure_once(made: Stand, load: Load, series: Series, number: int) -> None:
+    names = [OURS, *load.peers]
+    began = time.monotonic()
+    for name in names if number % 2 == 0 else reversed(names):
+        series.add(name, load.measure(made, made.participants[name]))
+    said = ", ".join(f"{name} {series.figures[name][-1]:.3g}" for name in names)
+    seconds = time.monotonic() - began
+    print(f"round {number + 1} {load.name}: {said} {load.unit} [{seconds:.0f} s]", flush=True)
 
 
 def _have_packages() -> bool:

@@ -22,6 +22,7 @@ UNCACHED = ("nginx-proxy", "registry-proxy")
 GROWN_TARGETS = 9_999
 """Beside the one that is asked for: the most that one fleet may have."""
 GROWN_BLOBS = 1_000_000
+ALWAYS = 100
 STATIC = ("nginx", "registry")
 
 
@@ -36,6 +37,7 @@ class Load:
         targets: peer → at most so many times its figure.
         rounds: at most so many, for what is costly or does not vary.
         root: needs to be root.
+        grows: leaves the facade with more, or started again: measured when all rounds are over.
     """
 
     name: str
@@ -43,8 +45,14 @@ class Load:
     peers: Sequence[str]
     measure: Callable[[Stand, Participant], float]
     targets: dict[str, float]
-    rounds: int = 100
+    rounds: int = ALWAYS
     root: bool = False
+    grows: bool = False
+
+    @property
+    def costly(self) -> bool:
+        """Whether it is not worth repeating in every round."""
+        return self.rounds < ALWAYS
 
 
 def blob_loads(*, quick: bool) -> list[Load]:
@@ -205,7 +213,7 @@ def whole_loads() -> list[Load]:
 
 
 def growth_loads() -> list[Load]:
-    """What more of everything costs a request. Last: it stays, and the facade is started again."""
+    """What more of everything costs a request."""
     return [
         Load(
             f"manifest, keep-alive, {GROWN_TARGETS + 1:,} signed targets over 1",
@@ -214,6 +222,7 @@ def growth_loads() -> list[Load]:
             partial(_growth, grow=lambda stand: stand.sign(GROWN_TARGETS)),
             {"bound": 1.1},
             rounds=1,
+            grows=True,
         ),
         Load(
             f"uncached and cached blobs, {GROWN_BLOBS + 15:,} in the index over 15",
@@ -222,6 +231,7 @@ def growth_loads() -> list[Load]:
             _grown_index,
             {"bound": 1.1},
             rounds=1,
+            grows=True,
         ),
         Load(
             f"start, with {GROWN_BLOBS:,} blobs in the index",
@@ -230,6 +240,7 @@ def growth_loads() -> list[Load]:
             _start,
             {"bound": 1.5},
             rounds=1,
+            grows=True,
         ),
     ]
 
