@@ -7,7 +7,7 @@ Guarantees: understands `RateLimit-Limit` and `RateLimit-Remaining` as Docker Hu
 and never an error. Pure: times come in as arguments. `Retry-After` is `retry`'s.
 """
 
-import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from multidict import MultiMapping
@@ -22,11 +22,10 @@ _DEFAULT_WINDOW_SECONDS = 60.0
 _RESERVE_SHARE = 20
 """One in so many requests is kept: for whoever uses the same credentials, and for our own pace."""
 
-_INTEGER = re.compile(r"\s*(\d{1,15})\s*(?:;|,|$)", re.ASCII)
-_WINDOW = re.compile(r"(\d{1,15})\s*(?:;[^,]*?)??;\s*w=(\d{1,9})", re.ASCII)
-_NAMED = re.compile(r"\b(limit|remaining|reset)=(\d{1,15})", re.ASCII)
-_ITEM = re.compile(r'\s*"?([^";,]{1,128})"?((?:\s*;\s*[a-z]{1,8}=(?:"[^"]*"|[^;,"]*))+)', re.ASCII)
-_PARAMETER = re.compile(r";\s*([a-z]{1,8})=(\d{1,15})\b", re.ASCII)
+_MAX_DIGITS = 15
+
+_Member = tuple[str, dict[str, int]]
+"""One of a list: what it is called, and its parameters that are whole numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,27 +61,26 @@ def announced(headers: MultiMapping[str], now: float) -> Announced | None:
         return None
     limits = _text(headers, "RateLimit-Limit")
     limit = _integer(limits)
-    policies = {int(n): float(w) for n, w in _WINDOW.findall(limits)}
-    policies |= {int(n): float(w) for n, w in _WINDOW.findall(_text(headers, "RateLimit-Policy"))}
+    windows = _windows(limits) | _windows(_text(headers, "RateLimit-Policy"))
     reset = _integer(_text(headers, "RateLimit-Reset"))
     if reset is not None and reset >= _EPOCH:
         reset = max(0, reset - int(now))
     return Announced(
         remaining,
         limit,
-        _seconds(policies.get(limit) if limit is not None else None),
+        _seconds(windows.get(limit) if limit is not None else None),
         _seconds(reset),
     )
 
 
 def _from_ratelimit(value: str, policy: str) -> Announced | None:
-    named = {name: int(number) for name, number in _NAMED.findall(value)}
+    members = _members(value)
+    named = _numbers(name for name, _ in members)
     if "remaining" in named:
         limit = named.get("limit")
-        windows = {int(n): float(w) for n, w in _WINDOW.findall(policy)}
-        window = windows.get(limit) if limit is not None else None
+        window = _windows(policy).get(limit) if limit is not None else None
         return Announced(named["remaining"], limit, _seconds(window), _seconds(named.get("reset")))
-    policies = dict(_items(policy))
+    policies = dict(_members(policy))
     found = [
         Announced(
             item["r"],
@@ -90,18 +88,35 @@ def _from_ratelimit(value: str, policy: str) -> Announced | None:
             _seconds(policies.get(name, {}).get("w")),
             _seconds(item.get("t")),
         )
-        for name, item in _items(value)
+        for name, item in members
         if "r" in item
     ]
     # Several policies may apply at once: the tightest decides.
     return min(found, key=lambda one: one.remaining, default=None)
 
 
-def _items(value: str) -> list[tuple[str, dict[str, int]]]:
-    return [
-        (name, {key: int(number) for key, number in _PARAMETER.findall(parameters)})
-        for name, parameters in _ITEM.findall(value)
-    ]
+def _members(value: str) -> list[_Member]:
+    """A list as it is split at its commas and semicolons. No expression that can backtrack: a registry
+    chooses these words. (A name with a comma in it is cut in two, and then means nothing.)
+    """
+    members = []
+    for member in value.split(","):
+        name, *parameters = member.split(";")
+        members.append((name.strip().strip('"'), _numbers(parameters)))
+    return members
+
+
+def _numbers(parts: Iterable[str]) -> dict[str, int]:
+    """`key=12` of `parts`; what is no whole number is left out."""
+    pairs = (part.partition("=") for part in parts)
+    found = ((key.strip(), _integer(number)) for key, _, number in pairs)
+    return {key: number for key, number in found if number is not None}
+
+
+def _windows(value: str) -> dict[int, int]:
+    """Seconds by limit: `100;w=60`."""
+    found = ((_integer(name), item.get("w")) for name, item in _members(value))
+    return {limit: w for limit, w in found if limit is not None and w is not None}
 
 
 def _text(headers: MultiMapping[str], name: str) -> str:
@@ -110,8 +125,9 @@ def _text(headers: MultiMapping[str], name: str) -> str:
 
 
 def _integer(value: str) -> int | None:
-    found = _INTEGER.match(value)
-    return int(found[1]) if found else None
+    """The whole number that `value` is; of a list, or with parameters, the first."""
+    text = value.partition(",")[0].partition(";")[0].strip()
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS else None
 
 
 def _seconds(value: float | None) -> float | None:

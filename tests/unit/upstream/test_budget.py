@@ -1,5 +1,7 @@
 """Rate-limit headers of real registries and of the drafts, and what follows from them."""
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,6 +14,26 @@ NOW = 1_750_000_000.0
 
 def said(*headers: tuple[str, str]) -> Announced | None:
     return announced(CIMultiDict(headers), NOW)
+
+
+HOSTILE = [
+    ("a;b=" + " " * 60) * 16 + '"',
+    ";w=" + " " * 500 + ";" + " " * 500,
+    '"a"' + " ;x=" * 250 + '"',
+    "1;" * 500,
+    " " * 1024,
+    "," * 1024,
+]
+
+
+@pytest.mark.parametrize("value", HOSTILE)
+@pytest.mark.parametrize("name", ["RateLimit", "RateLimit-Policy", "RateLimit-Limit"])
+def test_a_header_made_to_be_slow_is_not(name: str, value: str) -> None:
+    """Expressions with two ways to read a space took minutes for some of these, in the event loop."""
+    fields = {"RateLimit-Remaining": "5", "RateLimit": '"default";r=50', name: value[:1024]}
+    before = time.thread_time()
+    said(*fields.items())
+    assert time.thread_time() - before < 0.5
 
 
 @pytest.mark.parametrize(
