@@ -147,7 +147,8 @@ class Server:
         await runner.setup()
         self._stack.push_async_callback(runner.cleanup)
         if port.layer is None:
-            await web.SockSite(runner, sock, ssl_context=port.tls, backlog=BACKLOG).start()
+            await web.SockSite(runner, sock, ssl_context=port.tls, backlog=ACCEPT_AT_ONCE).start()
+            sock.listen(BACKLOG)  # asyncio has one figure for both
         else:
             await _LayeredSite(runner, sock, port.layer).start()
 
