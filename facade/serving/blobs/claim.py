@@ -133,13 +133,18 @@ class Claim:
             except Unavailable as error:
                 self._verifier.restart()
                 return await self._alone(tail, error)
+            if ingest.have < tail.have:  # readers may have what is not there any more
+                await ingest.close(keep=False)
+                raise Integrity("What another process left has changed.")
             self._holder.reads_from(ingest)
             await tail.close(keep=True)
             return Claimed(ingest=ingest)
-        if ending == "given up" and tail.have:
+        if ending in ("given up", "silent") and tail.have:
             return await self._alone(tail, Unavailable("Another process could not keep it."))
         self._holder.starts_over()
         await tail.close(keep=False)
+        if ending == "silent":
+            return Claimed(trouble=Unavailable("Another process has it and does not get on."))
         if ending == "void":
             raise Integrity("What the registry sent did not match its digest.")
         return None

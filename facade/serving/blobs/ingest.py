@@ -77,6 +77,8 @@ class LocalIngest:
         found = os.fstat(self._fd).st_size
         if found > self._size:
             os.ftruncate(self._fd, 0)
+            if known is not None:
+                raise Integrity("What another process left is longer than the content.")
             return
         if known is not None:
             known.tell(feed, self._kept.tags)

@@ -13,7 +13,11 @@ from facade.serving.blobs.port import BlobKey, Feed, Ingest
 FOLLOW_SECONDS = 0.02
 """How long nothing new is looked for after there was nothing."""
 
-Ending = Literal["complete", "left", "restarted", "void", "given up"]
+SILENT_SECONDS = 120.0
+"""How long a process that holds the lock may bring nothing. One that works waits 30 s for its turn, 30 s
+for the first byte and 30 s between attempts at most; one that hangs must not hang the others."""
+
+Ending = Literal["complete", "left", "restarted", "void", "given up", "silent"]
 """How another process's transfer ended for a follower:
 
 complete    verified and published, and it is what was read here
@@ -21,6 +25,7 @@ left        its process died or stopped; `Tail.take_over` goes on with its bytes
 restarted   its bytes were wrong; it fetches them anew, into another file
 void        its bytes were wrong, and it gave up
 given up    its bytes are kept nowhere any more, but are right as far as is known
+silent      it holds on to the file and brings nothing
 """
 
 
@@ -72,12 +77,16 @@ class Tails(Protocol):
 
 async def read_along(tail: Tail, clock: Clock, grew: Callable[[], None]) -> Ending:
     """Follow to the end; `grew` is called whenever more can be read. Returns how it ended."""
+    grown = clock.monotonic()
     while True:
         before = tail.have
         ending = await tail.advance()
         if tail.have != before:
+            grown = clock.monotonic()
             grew()
         elif ending is None:
+            if clock.monotonic() - grown >= SILENT_SECONDS:
+                return "silent"
             await clock.sleep(FOLLOW_SECONDS)
         if ending is not None:
             return ending

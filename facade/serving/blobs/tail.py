@@ -56,9 +56,14 @@ class LocalTail:
 
     async def take_over(self, feed: Feed) -> LocalIngest:
         job = partial(resume, self._key, self._size, feed, self._place, os.dup(self._fd))
-        return await run_to_end(
-            self._place.mode.executor, partial(job, self._kept), LocalIngest.abandon
-        )
+        try:
+            return await run_to_end(
+                self._place.mode.executor, partial(job, self._kept), LocalIngest.abandon
+            )
+        except BaseException:
+            # The lock belongs to both descriptors, and others wait for it.
+            fcntl.flock(self._fd, fcntl.LOCK_UN)
+            raise
 
     async def replay(self, feed: Feed) -> None:
         await run_to_end(self._place.mode.executor, partial(self._replay, feed))
@@ -93,6 +98,8 @@ class LocalTail:
     def _judge(self) -> Ending | None:
         """How it ended; nobody writes it now."""
         found = os.fstat(self._fd).st_size
+        if found > self._size:  # no writer of ours does that: what was read of it is worth nothing
+            return "void"
         if found < self.have:
             return "restarted" if self._path.exists() else "void"
         if self.have < min(found, self._size):

@@ -20,6 +20,7 @@ from facade.serving.blobs.limits import TransferLimits
 from facade.serving.blobs.local import LocalStore
 from facade.serving.blobs.opened import LocalReader
 from facade.serving.blobs.port import BLOCK_BYTES, BlobStream
+from facade.serving.blobs.sharing import SILENT_SECONDS
 from tests.support.blob_source import Answer, ScriptedSource
 from tests.support.blobs import (
     CONNECTION,
@@ -34,6 +35,7 @@ from tests.support.blobs import (
     open_cache,
     read_all,
 )
+from tests.support.clock import FakeClock
 
 CONTENT = make_content(3 * MEBI + 17)
 KEY = key_of(CONTENT)
@@ -251,6 +253,37 @@ async def test_bytes_that_differ_from_what_was_verified_are_not_completed(tmp_pa
         with pytest.raises(Integrity):
             await reading.task
         assert len(reading.got) == len(CONTENT) - HOLDBACK
+        await ingest.close(keep=False)
+
+
+async def test_a_partial_that_is_longer_than_its_content_completes_nothing(tmp_path: Path) -> None:
+    """Zeros of the right length and one byte more, left behind: what was read of them is void."""
+    rest = ScriptedSource(CONTENT)
+    async with writer(tmp_path) as store, open_cache(tmp_path, clock=SystemClock()) as other:
+        ingest = await store.ingest(KEY, len(CONTENT), lambda _: None)
+        ingest.write(memoryview(bytes(len(CONTENT) + 1)))
+        reading = Reading(await get(other, rest, CONTENT))
+        await reading.until(len(CONTENT) - HOLDBACK)
+        await ingest.close(keep=True)
+        with pytest.raises(Integrity):
+            await reading.task
+        assert len(reading.got) == len(CONTENT) - HOLDBACK
+
+
+async def test_who_holds_on_and_brings_nothing_is_not_waited_for_for_ever(tmp_path: Path) -> None:
+    rest = ScriptedSource(CONTENT)
+    clock = FakeClock()
+    async with writer(tmp_path) as store, open_cache(tmp_path, clock=clock) as other:
+        ingest = await store.ingest(KEY, len(CONTENT), lambda _: None)
+        ingest.write(memoryview(CONTENT)[: MEBI + 3])
+        reading = Reading(await get(other, rest, CONTENT))
+        async with asyncio.timeout(20):
+            while not reading.task.done():
+                await clock.run_for(SILENT_SECONDS / 10)
+                await asyncio.sleep(0.01)
+        await reading.task
+        assert reading.got == CONTENT
+        assert rest.opened == [(MEBI + 3, None)]
         await ingest.close(keep=False)
 
 
