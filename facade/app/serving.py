@@ -6,7 +6,7 @@ comes through `ControlPort`.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from ipaddress import ip_network
@@ -43,6 +43,7 @@ from facade.serving.trust.decision import Authorisation
 from facade.serving.trust.fetcher import FolderSource, HttpsSource, Source
 from facade.serving.trust.refresher import Refresher
 from facade.serving.trust.served import MetadataFiles, ServedFiles
+from facade.serving.trust.shared import NodeFiles
 from facade.serving.trust.verifier import Verifier
 from facade.upstream.addresses import AddressPolicy
 from facade.upstream.client import RegistryClient
@@ -76,11 +77,13 @@ async def serving_wing(
     metrics: Metrics,
     clock: Clock,
     follow: Callable[[], Awaitable[None]] | None = None,
+    others: Sequence[Path] = (),
 ) -> AsyncIterator[ServingWing]:
     """The wired wing, running.
 
     Arguments:
         follow: brings `control`'s snapshot up to date, where that takes a moment.
+        others: the folders of verified metadata of this node's other serving processes.
 
     Raises Invalid for settings or files that cannot be used. Metadata that cannot be verified
     does not stop the start: pulls are refused and readiness says why.
@@ -94,7 +97,7 @@ async def serving_wing(
         )
         metrics.watch_certificates(contexts.expiries)
         metrics.expect_handshakes(HandshakeReason)
-        refresher, metadata = await _trust(stack, settings, metrics, clock)
+        refresher, metadata = await _trust(stack, settings, metrics, clock, others)
         gates = upstream_gates(control, metrics, clock)
         upstream = RegistryClient(
             authorizer=control,
@@ -239,7 +242,11 @@ def _layer(
 
 
 async def _trust(
-    stack: AsyncExitStack, settings: Settings, metrics: Metrics, clock: Clock
+    stack: AsyncExitStack,
+    settings: Settings,
+    metrics: Metrics,
+    clock: Clock,
+    others: Sequence[Path],
 ) -> tuple[Refresher, MetadataFiles]:
     trust = settings.trust
     if trust.root is None or trust.source is None or trust.metadata_dir is None:
@@ -259,7 +266,8 @@ async def _trust(
     )
     await refresher.start()
     stack.push_async_callback(refresher.stop)
-    return refresher, MetadataFiles(ServedFiles(trust.metadata_dir), refresher)
+    files = NodeFiles(ServedFiles(trust.metadata_dir), [ServedFiles(each) for each in others])
+    return refresher, MetadataFiles(files, refresher)
 
 
 def _generation(refresher: Refresher) -> object:

@@ -72,7 +72,12 @@ async def _serve(order: Order, reports: int) -> None:
         stack.push_async_callback(control.close)
         wing = await stack.enter_async_context(
             serving_wing(
-                settings, control=control, metrics=metrics, clock=clock, follow=control.refresh
+                settings,
+                control=control,
+                metrics=metrics,
+                clock=clock,
+                follow=control.refresh,
+                others=order.others,
             )
         )
         health = Health(

@@ -96,6 +96,7 @@ async def with_workers(
                 cache_socket=spots.cache(slot.index),
                 parent_uid=os.geteuid(),
                 user=user,
+                others=tuple(each for each in folders if each != folder),
                 settings=serving_settings(settings, folder),
             ).encode()
             for slot, folder in zip(workers.slots, folders, strict=True)

@@ -35,6 +35,7 @@ class Order:
         cache_socket: where it answers the control side.
         parent_uid: who may ask there.
         user: whom to become first; None = stay.
+        others: where the other workers keep their verified metadata.
         settings: of the serving side, for this worker.
     """
 
@@ -44,6 +45,7 @@ class Order:
     cache_socket: Path
     parent_uid: int
     user: WorkerUser | None
+    others: tuple[Path, ...]
     settings: Settings
 
     def encode(self) -> bytes:
@@ -58,6 +60,7 @@ class Order:
                     "cache_socket": str(self.cache_socket),
                     "parent_uid": self.parent_uid,
                     "user": None if user is None else [user.name, user.uid, user.gid],
+                    "others": [str(folder) for folder in self.others],
                     "settings": self.settings.model_dump(mode="json"),
                 }
             ).encode()
@@ -75,6 +78,7 @@ class Order:
             cache_socket=Path(given["cache_socket"]),
             parent_uid=given["parent_uid"],
             user=None if given["user"] is None else WorkerUser(*given["user"]),
+            others=tuple(map(Path, given["others"])),
             settings=Settings.model_validate(given["settings"]),
         )
 

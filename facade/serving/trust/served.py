@@ -14,7 +14,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Protocol
 
-from facade.errors import NotFound
+from facade.errors import NotFound, Unavailable
 from facade.reasons import Reason
 
 KEEP_SECONDS = 24 * 3600.0
@@ -67,6 +67,10 @@ class ServedFiles:
         """A file's bytes. Raises FileNotFoundError; `name` has been checked by the caller."""
         return (self._folder / name).read_bytes()
 
+    def behind(self) -> bool:
+        """Alone it is never behind (`shared.NodeFiles`)."""
+        return False
+
     def _link(self, persisted: Path, served: Path) -> None:
         with contextlib.suppress(FileNotFoundError):
             if served.samefile(persisted):
@@ -78,8 +82,24 @@ class ServedFiles:
         temporary.replace(served)
 
 
+class Offered(Protocol):
+    """Where the files are: `ServedFiles`, or those of all processes of the node."""
+
+    def read(self, name: str) -> bytes:
+        """A file's bytes. Raises FileNotFoundError."""
+        ...
+
+    def behind(self) -> bool:
+        """Whether another process offers newer ones."""
+        ...
+
+
 class Fleets(Protocol):
-    """Who loads a fleet's role on demand: `refresher.Refresher`."""
+    """Who loads a fleet's role on demand, and refreshes: `refresher.Refresher`."""
+
+    async def refresh(self) -> None:
+        """Take up what is current. Raises Unavailable."""
+        ...
 
     async def fleet(self, fleet: str) -> None:
         """Return when the fleet's role was loaded, or could not be."""
@@ -89,7 +109,7 @@ class Fleets(Protocol):
 class MetadataFiles:
     """What `GET /tuf/<name>` answers (interface.md, "Device port")."""
 
-    def __init__(self, served: ServedFiles, fleets: Fleets) -> None:
+    def __init__(self, served: Offered, fleets: Fleets) -> None:
         self._served = served
         self._fleets = fleets
 
@@ -103,6 +123,10 @@ class MetadataFiles:
         role = match["role"] if match else None
         if match is None or (role is not None and role not in {*_EVERYBODYS, fleet}):
             raise _not_found()
+        if role is None and await asyncio.to_thread(self._served.behind):
+            # What that timestamp leads to is asked for next, perhaps here.
+            with contextlib.suppress(Unavailable):
+                await self._fleets.refresh()
         if role == fleet:
             await self._fleets.fleet(fleet)
         try:

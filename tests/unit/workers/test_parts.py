@@ -133,6 +133,7 @@ def test_an_order_holds_what_serving_needs_and_no_more(tmp_path: Path) -> None:
         cache_socket=tmp_path / "2",
         parent_uid=0,
         user=WorkerUser("nobody", 65534, 65534),
+        others=(tmp_path / "a", tmp_path / "b"),
         settings=serving_settings(whole, tmp_path / "own"),
     )
     line = order.encode()

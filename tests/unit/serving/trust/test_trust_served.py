@@ -8,7 +8,8 @@ from tuf.ngclient import Updater
 
 from facade.errors import NotFound, Unavailable
 from facade.serving.trust.fetcher import BASE_URL, FolderSource, MetadataFetcher
-from facade.serving.trust.served import MetadataFiles
+from facade.serving.trust.served import MetadataFiles, ServedFiles
+from facade.serving.trust.shared import NodeFiles
 from facade.serving.trust.verifier import Verifier
 from tests.support.clock import FakeClock
 from tests.support.tuf_repo import RepoSource, TufRepo, signed_target
@@ -24,6 +25,10 @@ class _Loads:
     async def fleet(self, fleet: str) -> None:
         self.asked.append(fleet)
         self.verifier.refresh(None, [fleet])
+
+    async def refresh(self) -> None:
+        self.asked.append("refresh")
+        self.verifier.refresh(None, ["dev"])
 
 
 class _Setup:
@@ -140,3 +145,60 @@ def test_a_stock_client_is_content_with_the_served_folder(setup: _Setup, tmp_pat
         bootstrap=setup.repo.pinned,
     )
     assert updater.get_targetinfo("dev/app/v1") is not None
+
+
+class _Two:
+    """Two processes of one node, each with its own folder."""
+
+    def __init__(self, first: _Setup, folder: Path) -> None:
+        self.first = first
+        self.folders = (first.folder, folder)
+        verifier = Verifier(first.repo.pinned, folder, first.source, first.clock)
+        self.verifiers = (first.verifier, verifier)
+        self.loads = tuple(map(_Loads, self.verifiers))
+        for each in self.verifiers:
+            each.refresh(None, ["dev"])
+
+    def files(self, index: int) -> MetadataFiles:
+        own, other = ServedFiles(self.folders[index]), ServedFiles(self.folders[1 - index])
+        return MetadataFiles(NodeFiles(own, [other]), self.loads[index])
+
+
+async def test_a_device_that_meets_another_process_sees_no_version_go_back(
+    setup: _Setup, tmp_path: Path
+) -> None:
+    two = _Two(setup, tmp_path / "other")
+    setup.repo.publish(signed_target("dev/app/v2"))
+    two.verifiers[0].refresh(None, ["dev"])  # the other one has not looked yet
+    newest = setup.repo.files["timestamp.json"]
+    for index in (0, 1):
+        assert await two.files(index).read("timestamp.json", "dev") == newest
+        for name in ("3.snapshot.json", "3.dev.json"):
+            assert await two.files(index).read(name, "dev") == setup.repo.files[name]
+    assert two.loads[0].asked.count("refresh") == 0
+    assert two.loads[1].asked.count("refresh") == 1
+    # Both are level now.
+    await two.files(1).read("timestamp.json", "dev")
+    assert two.loads[1].asked.count("refresh") == 1
+
+
+async def test_one_that_cannot_refresh_still_hands_out_what_the_other_verified(
+    setup: _Setup, tmp_path: Path
+) -> None:
+    two = _Two(setup, tmp_path / "other")
+
+    class Broken(_Loads):
+        async def refresh(self) -> None:
+            raise Unavailable("The source is away.")
+
+        async def fleet(self, fleet: str) -> None:
+            pass
+
+    setup.repo.publish(signed_target("dev/app/v2"))
+    two.verifiers[0].refresh(None, ["dev"])
+    own, other = ServedFiles(two.folders[1]), ServedFiles(two.folders[0])
+    files = MetadataFiles(NodeFiles(own, [other]), Broken(two.verifiers[1]))
+    for name in ("timestamp.json", "3.snapshot.json", "3.dev.json"):
+        assert await files.read(name, "dev") == setup.repo.files[name]
+    with pytest.raises(NotFound):
+        await files.read("3.prod.json", "dev")
