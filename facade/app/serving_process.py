@@ -7,8 +7,8 @@ parent's to say.
 """
 
 import asyncio
-import encodings.idna  # noqa: F401 - else imported at the first look-up of a host, when its user may not be able to
 import gc
+import importlib
 import json
 import os
 import sys
@@ -38,6 +38,12 @@ from facade.workers.sockets import withdraw
 log = structlog.get_logger(__name__)
 
 FAILED = 1
+LATE = (
+    *("_strptime", "encodings.ascii", "encodings.idna", "tuf.api.serialization.json"),
+    "cryptography.hazmat.backends.openssl.backend",
+)
+"""What libraries import at first use. Loaded before the user changes, who may not be able to read them
+(an interpreter in somebody's home), and before the first device waits for them."""
 
 
 def run(orders: int, reports: int) -> int:
@@ -46,6 +52,8 @@ def run(orders: int, reports: int) -> int:
     Arguments:
         orders, reports: descriptors of the pipes from and to the parent.
     """
+    for name in LATE:
+        importlib.import_module(name)
     line = read_order(orders, MAX_BYTES)
     if not line or not tie(orders):
         return FAILED  # the parent is gone

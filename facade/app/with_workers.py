@@ -156,11 +156,10 @@ def _prepare(settings: Settings, ground: Ground, user: WorkerUser | None) -> lis
         key = settings.device.server_key
         open_to(
             user,
-            # What is its own in the end comes after what it passes through.
             through=[
                 ground.state,
                 *_inside(ground.state, Path(source)),
-                *_inside(ground.state, base),
+                *_inside(ground.state, base.parent),
             ],
             read=[key] if key is not None and key.is_relative_to(ground.state) else [],
             own=[cache, *folders],

@@ -32,6 +32,8 @@ NEEDED_FREE_BYTES = 32 * 1024**2
 """Below this, signing, the audit, and revoking a device are about to fail."""
 _CERTIFICATES = ("server.pem", "server-ca.pem", "device-ca.pem")
 _SECRET_FILES = ("api-key", "sealing.key", "server.key", "server-ca.key", "device-ca.key")
+_CLOSED = {"server.key": 0o037}
+"""Bits that must not be set: the server's key may be read by the group of `device.worker_user`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +129,7 @@ def _state_folder(session: Session) -> Iterator[Finding]:
         name
         for name in _SECRET_FILES
         if (folder.root / name).exists()
-        and stat.S_IMODE((folder.root / name).stat().st_mode) & 0o077
+        and stat.S_IMODE((folder.root / name).stat().st_mode) & _CLOSED.get(name, 0o077)
     ]
     for name in open_files:
         yield Finding(

@@ -85,6 +85,15 @@ def environment(pid: int) -> bytes:
     return Path(f"/proc/{pid}/environ").read_bytes()
 
 
+def owner(pid: int) -> int:
+    """The user that it runs as, in every respect (real, effective, saved, file system)."""
+    text = Path(f"/proc/{pid}/status").read_text()
+    found = re.search(r"^Uid:\s+(\d+)\s+(\d+)\s+(\d+)\s+(\d+)$", text, re.MULTILINE)
+    assert found is not None
+    [uid] = set(found.groups())
+    return int(uid)
+
+
 def command(pid: int) -> str:
     """Its command line."""
     try:
