@@ -52,10 +52,12 @@ class AccessLog:
 
     Arguments:
         stream: takes finished JSON lines; None = every line takes structlog's way.
+        worker: this serving process's number, which structlog's way adds by itself.
     """
 
-    def __init__(self, stream: TextIO | None = None) -> None:
+    def __init__(self, stream: TextIO | None = None, worker: int | None = None) -> None:
         self._stream = stream
+        self._worker = "" if worker is None else f'"worker": {worker}, '
         self._log = structlog.get_logger(__name__)
         self._stamp = Stamp()
         self._lines: list[str] = []
@@ -65,7 +67,8 @@ class AccessLog:
         """As `logs.configure` set this process's logging up."""
         lines = structlog.get_config()["logger_factory"]
         ready_made = isinstance(lines, Lines) and lines.ready_made
-        return cls(lines.stream if ready_made else None)
+        worker = structlog.contextvars.get_contextvars().get("worker")
+        return cls(lines.stream if ready_made else None, worker)
 
     def write(self, access: Access, *, quiet: bool = False) -> None:
         """Write the line about `access`; a quiet one only where debugging is on."""
@@ -106,7 +109,7 @@ class AccessLog:
             f'{{"method": "{access.method}", "route": "{access.route}", '
             f'"status": {access.status}, "outcome": "{access.outcome}", "bytes": {access.size}, '
             f'"seconds": {access.seconds:.4f}, {whose}{what}{cache}"event": "request", '
-            f'"request_id": "{access.request_id}", "level": "info", '
+            f'"request_id": "{access.request_id}", {self._worker}"level": "info", '
             f'"timestamp": "{self._stamp.now()}"}}\n'
         )
 

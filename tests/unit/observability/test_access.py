@@ -66,6 +66,18 @@ async def test_both_ways_say_the_same(access: Access) -> None:
     assert list(one)[:3] == ["method", "route", "status"]
 
 
+async def test_a_serving_process_says_which_it_is_either_way() -> None:
+    with structlog.contextvars.bound_contextvars(worker=2):
+        ready_made, through_structlog = io.StringIO(), io.StringIO()
+        log = log_to(ready_made)
+        log.write(PLAIN)
+        log.flush()
+        configure("info", "json", through_structlog)
+        AccessLog().write(PLAIN)
+    (one,), (other,) = lines(ready_made), lines(through_structlog)
+    assert one["worker"] == other["worker"] == 2
+
+
 async def test_lines_are_gathered_and_written_soon() -> None:
     stream = io.StringIO()
     log = log_to(stream)
