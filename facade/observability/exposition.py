@@ -6,6 +6,7 @@ remember anything: who sums over processes that come and go keeps the last value
 """
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,10 @@ Key = tuple[str, tuple[tuple[str, str], ...]]
 """A sample's name, and its labels in the metric's own order."""
 
 _ADDED_UP = frozenset({"counter", "histogram"})
+_KINDS = _ADDED_UP | {"gauge"}
+"""What we have; `prometheus_client` refuses to show a kind that it does not know."""
+_NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
+"""A metric's or a label's (Prometheus' data model)."""
 _CREATED = "_created"
 _COMBINE: dict[Mode, Callable[[float, float], float]] = {
     Mode.SUM: lambda one, other: one + other,
@@ -80,23 +85,41 @@ def encode(families: Families) -> bytes:
 
 
 def decode(data: bytes) -> Families:
-    """What `encode` wrote. Raises Invalid for anything else."""
+    """What `encode` wrote, so that `render` can show it. Raises Invalid for anything else."""
     try:
         return {name: _family(name, *rest) for name, *rest in json.loads(data)}
-    except (ValueError, TypeError) as error:
+    # Deep nesting, and a whole number beyond any float, are no ValueErrors.
+    except (ValueError, TypeError, RecursionError, OverflowError) as error:
         raise Invalid("Another process sent samples that are none.") from error
 
 
 def _family(name: Any, kind: Any, text: Any, samples: Any) -> Family:
+    if kind not in _KINDS:
+        raise ValueError("no kind of metric that we have")
     return Family(
-        str(name),
+        _name(name),
         str(kind),
-        str(text),
+        _text(text),
         {
-            (str(sample), tuple((str(label), str(value)) for label, value in labels)): float(number)
+            (
+                _name(sample),
+                tuple((_name(label), _text(value)) for label, value in labels),
+            ): float(number)
             for sample, labels, number in samples
         },
     )
+
+
+def _name(value: Any) -> str:
+    if _NAME.fullmatch(value) is None:
+        raise ValueError("no name of a metric or a label")
+    return str(value)
+
+
+def _text(value: Any) -> str:
+    text = str(value)
+    text.encode()  # JSON can hold half a character, which no page can
+    return text
 
 
 def merged(parts: Iterable[Families]) -> Families:

@@ -90,7 +90,7 @@ def decode_findings(data: bytes) -> tuple[Finding, ...]:
         return tuple(
             Finding(Severity(severity), str(reason)) for severity, reason in json.loads(data)
         )
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:  # the last: deep nesting
         raise Invalid("Another process sent findings that are none.") from error
 
 

@@ -84,15 +84,17 @@ class WorkerProcess:
                     self._process.stdin.write(order)
                     await self._process.stdin.drain()
                 report = await self.report()
+                if report.get("ready"):
+                    return
+                if not report.get("error"):
+                    raise Unavailable(
+                        f"A serving process ended at its start ({await self.ended()})."
+                    )
         except TimeoutError:
             raise Unavailable(
                 f"A serving process (PID {self.pid}) did not answer within {READY_SECONDS:.0f} s."
             ) from None
-        if report.get("ready"):
-            return
-        if error := report.get("error"):
-            raise Invalid(str(error))
-        raise Unavailable(f"A serving process ended at its start ({await self.ended()}).")
+        raise Invalid(str(report["error"]))
 
     async def report(self) -> dict[str, Any]:
         """The next thing it says; {} when it will say nothing more."""
@@ -100,7 +102,7 @@ class WorkerProcess:
         try:
             line = await self._process.stdout.readline()
             report = json.loads(line) if line else {}
-        except ValueError:  # too long, or no JSON: not ours
+        except (ValueError, RecursionError):  # too long, no JSON, nested too deep: not ours
             return {}
         return report if isinstance(report, dict) else {}
 

@@ -1,7 +1,7 @@
 """Made-up workers: small programs that do what a test of the supervisor needs, in milliseconds.
 
 Guarantees: like a real one each takes its order from standard input, reports on standard output, dies
-with the pipe, and can be told by its order what to do: "serve", "fail", "die", "hang", "mute".
+with the pipe, and can be told by its order what to do: "serve", "fail", "die", "mute", "babble".
 """
 
 import sys
@@ -24,6 +24,9 @@ if what == "fail":
     sys.exit(1)
 if what == "mute":
     sys.exit(3)
+if what == "babble":
+    os.write(1, b"[" * 60_000 + b"\\n")
+    sys.exit(5)
 if what == "die-later" and count > 1:
     sys.exit(4)
 if what == "deaf":

@@ -70,6 +70,33 @@ def test_a_dead_process_leaves_what_it_counted_and_no_gauge() -> None:
     assert value(total, "facade_transfers_in_flight", "facade_transfers_in_flight") == 2
 
 
+DEEP = b"[" * 100_000
+"""Nested deeper than Python's parser goes."""
+
+
+def _wire(**changed: object) -> list[bytes]:
+    """One sample as another process sends it, with something else in it."""
+    it = {
+        "name": "n",
+        "kind": "counter",
+        "text": "",
+        "sample": "n_total",
+        "label": "l",
+        "labelled": "v",
+        "value": 1,
+        **changed,
+    }
+    sample = [it["sample"], [[it["label"], it["labelled"]]], it["value"]]
+    return [json.dumps([[it["name"], it["kind"], it["text"], [sample]]]).encode()]
+
+
+def test_the_samples_that_are_spoiled_below_are_good() -> None:
+    assert (
+        render(decode(_wire()[0]))
+        == b'# HELP n_total \n# TYPE n_total counter\nn_total{l="v"} 1.0\n'
+    )
+
+
 def test_over_the_wire_and_on_the_page_it_is_the_same() -> None:
     families = process(7, flight=3, expiry=1.25)
     assert decode(encode(families)) == families
@@ -80,7 +107,21 @@ def test_over_the_wire_and_on_the_page_it_is_the_same() -> None:
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"no", b"{}x", b"[1]", b"[[1]]", json.dumps([["n", "counter", "", [["n", [], "x"]]]])],
+    [
+        *(b"", b"no", b"{}x", b"[1]", b"[[1]]", DEEP),
+        *_wire(value="x"),
+        *_wire(value=10**400),
+        *_wire(kind="teapot"),
+        *_wire(kind="counter\n"),
+        *_wire(kind=[]),
+        *_wire(name=""),
+        *_wire(name="a\nb 1"),
+        *_wire(sample="a b"),
+        *_wire(sample=None),
+        *_wire(label="a-b"),
+        *_wire(text="\ud800"),
+        *_wire(labelled="\ud800"),
+    ],
 )
 def test_anything_else_is_refused(data: bytes) -> None:
     with pytest.raises(Invalid):

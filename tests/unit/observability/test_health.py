@@ -2,7 +2,10 @@
 
 from collections.abc import Iterable
 
-from facade.observability.health import Check, Finding, Health, Severity
+import pytest
+
+from facade.errors import Invalid
+from facade.observability.health import Check, Finding, Health, Severity, decode_findings
 
 
 def finds(*findings: Finding) -> Check:
@@ -46,3 +49,9 @@ def test_draining_is_unready() -> None:
     health.drain()
     assert health.readiness().reasons == ("draining",)
     assert not health.readiness().ready
+
+
+@pytest.mark.parametrize("data", [b"", b"1", b"[1]", b'[["fine", "x"]]', b"[" * 100_000])
+def test_what_is_no_finding_is_refused(data: bytes) -> None:
+    with pytest.raises(Invalid):
+        decode_findings(data)

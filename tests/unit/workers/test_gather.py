@@ -28,6 +28,7 @@ class Worker:
         self.begin()
         self.findings: list[Finding] = []
         self.mute = False
+        self.lie: bytes | None = None
 
     def begin(self) -> None:
         self.registry = CollectorRegistry()
@@ -37,6 +38,8 @@ class Worker:
     async def samples(self) -> bytes:
         if self.mute:
             raise Unavailable("Gone.")
+        if self.lie is not None:
+            return self.lie
         return encode(read(self.registry))
 
     async def health(self) -> bytes:
@@ -148,3 +151,14 @@ async def test_one_that_is_mute_or_down_is_a_finding(tmp_path: Path) -> None:
     node.slots.slots[2].phase = Phase.DOWN
     await node.gathering.look()
     assert {finding.severity for finding in node.gathering.findings()} == {Severity.UNREADY}
+
+
+@pytest.mark.parametrize("lie", [b"[" * 100_000, b'[["n","teapot","",[]]]'])
+async def test_one_that_lies_does_not_keep_the_others_from_being_shown(lie: bytes) -> None:
+    node = Node(2)
+    node.workers[1].pulls.inc(3)
+    node.workers[0].lie = lie
+    assert await node.value("facade_pulls_total") == 3
+    assert list(node.gathering.findings()) == [
+        Finding(Severity.DEGRADED, "worker 0: it does not answer")
+    ]

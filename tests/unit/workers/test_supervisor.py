@@ -155,6 +155,13 @@ async def test_one_that_ends_without_a_word_is_told_with_its_status(tmp_path: Pa
             await it.start("mute")
 
 
+async def test_one_that_babbles_is_told_with_its_status(tmp_path: Path) -> None:
+    """Nested deeper than Python's JSON parser goes."""
+    async with stand(tmp_path, 1) as it:
+        with pytest.raises(Unavailable, match="status 5"):
+            await it.start("babble")
+
+
 async def test_the_drain_asks_all_and_leaves_none(tmp_path: Path) -> None:
     async with stand(tmp_path, 2) as it:
         await it.start("serve", "serve")
