@@ -16,11 +16,16 @@ from facade.clock import Clock
 from facade.device import Device
 from facade.errors import Denied, FacadeError, Integrity
 from facade.oci.request import PullRequest
+from facade.reasons import Reason
 
 log = structlog.get_logger(__name__)
 
 INTERVAL_SECONDS = 1.0
 """Revoking cuts open transfers within 5 s (trust.md): a round a second leaves room."""
+
+UNDECIDED_SECONDS = 3.0
+"""How long a stream goes on whose signed closure cannot be followed under a new view. Its digest may
+have been withdrawn: new requests get 503 then, and a running one is not better off (trust.md)."""
 
 Judge = Callable[[Device, PullRequest], Awaitable[None]]
 """Raises Denied when this device's fleet may not have this (any more); may take its time."""
@@ -46,6 +51,7 @@ class Watched:
     generation: object = None
     ended_by: FacadeError | None = None
     judging: bool = False
+    undecided_since: float | None = None
 
     def cut(self, error: FacadeError) -> None:
         """End it because of `error`; the first reason stays."""
@@ -132,9 +138,19 @@ class StreamGuard:
             # Undecided (metadata expired, a manifest missing): it was allowed when it began, and
             # is asked about again in the next round.
             log.info("stream_judgement_open", device=str(watched.device), reason=error.reason)
+            self._undecided(watched, error)
         except Exception:  # one broken stream must not end the watch over the others
             log.exception("stream_judgement_failed", device=str(watched.device))
         else:
-            watched.generation = generation
+            watched.generation, watched.undecided_since = generation, None
         finally:
             watched.judging = False
+
+    def _undecided(self, watched: Watched, error: FacadeError) -> None:
+        """Not for ever where the metadata is good and only the closure cannot be followed."""
+        if error.reason is not Reason.CLOSURE_INCOMPLETE:
+            watched.undecided_since = None
+        elif watched.undecided_since is None:
+            watched.undecided_since = self._clock.monotonic()
+        elif self._clock.monotonic() - watched.undecided_since >= UNDECIDED_SECONDS:
+            watched.cut(error)

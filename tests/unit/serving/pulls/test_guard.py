@@ -11,7 +11,7 @@ from facade.oci.host import RegistryHost
 from facade.oci.reference import Repository
 from facade.oci.request import PullRequest, Role
 from facade.reasons import Reason
-from facade.serving.pulls.guard import StreamGuard, Watched
+from facade.serving.pulls.guard import UNDECIDED_SECONDS, StreamGuard, Watched
 from tests.support.clock import FakeClock, settle
 from tests.support.serving import a_device
 
@@ -99,6 +99,30 @@ async def test_what_cannot_be_decided_is_asked_again_and_not_cut() -> None:
     bench.verdict = Unavailable("expired", reason=Reason.METADATA_EXPIRED)
     await bench.rounds(3)
     assert (bench.judged, bench.stopped) == (3, [])
+
+
+async def test_what_may_have_been_withdrawn_does_not_go_on_for_ever() -> None:
+    """Another image's manifest cannot be had: whether the digest is reachable stays open."""
+    bench = Bench()
+    watched = bench.watch()
+    bench.generation = 2
+    bench.verdict = Unavailable("incomplete", reason=Reason.CLOSURE_INCOMPLETE)
+    await bench.rounds(UNDECIDED_SECONDS)
+    assert bench.stopped == []
+    await bench.rounds(2)
+    assert watched.ended_by is bench.verdict
+
+
+async def test_what_was_open_for_a_moment_is_not_counted_later() -> None:
+    bench = Bench()
+    bench.watch()
+    for generation in range(2, 6):
+        bench.generation = generation
+        bench.verdict = Unavailable("incomplete", reason=Reason.CLOSURE_INCOMPLETE)
+        await bench.rounds(2)
+        bench.verdict = None
+        await bench.rounds(1)
+    assert bench.stopped == []
 
 
 async def test_a_slow_judgement_holds_up_nobody_else() -> None:
