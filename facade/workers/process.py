@@ -23,6 +23,8 @@ MAX_REPORT_BYTES = 64 * 1024
 _PASSED = frozenset(
     {"PATH", "LANG", "LANGUAGE", "TZ", "HOME", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR"}
     | {"LD_LIBRARY_PATH", "LD_PRELOAD", "MALLOC_ARENA_MAX", "OPENSSL_CONF"}
+    # A worker sends its own spans, with what the collector wants to see.
+    | {"OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_CERTIFICATE"}
 )
 _PASSED_PREFIXES = ("LC_", "PYTHON")
 
