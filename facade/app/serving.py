@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from ipaddress import ip_network
 from pathlib import Path
 
-from facade.app.background import background
+from facade.app.background import background, kept_running
 from facade.app.checks import certificate_check, crl_check, metadata_check
 from facade.app.content import open_content
 from facade.app.limits import device_rates, timeouts, tls_limits, upstream_gates
@@ -34,7 +34,7 @@ from facade.serving.identity.handshake import HandshakeReason
 from facade.serving.identity.journal import HandshakeJournal
 from facade.serving.identity.tls import DeviceCAFile, TlsContexts, TlsFiles
 from facade.serving.pulls.admission import Slots, device_overloaded, upstream_overloaded
-from facade.serving.pulls.guard import StreamGuard
+from facade.serving.pulls.guard import INTERVAL_SECONDS, StreamGuard
 from facade.serving.pulls.manifests import Manifests
 from facade.serving.pulls.reports import BlobEvents, Reports
 from facade.serving.pulls.service import PullService
@@ -175,7 +175,7 @@ async def serving_wing(
             default_registry=RegistryHost.parse(settings.device.default_registry),
             tracer=traces.requests,
         )
-        background(stack, guard.run())
+        kept_running(stack, guard.run, pause=lambda: clock.sleep(INTERVAL_SECONDS))
         background(stack, contexts.watch(clock))
         background(stack, measure_lag(clock, metrics))
         cache = InProcessCachePort(

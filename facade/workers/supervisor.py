@@ -16,7 +16,6 @@ import signal
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
@@ -226,16 +225,23 @@ class Workers:
             try:
                 slot.process = await self._launch(slot)
                 await self._begin(slot)
-            except FacadeError as error:
+            except Exception as error:  # whatever it is, a worker that is not replaced is lost
                 lived = 0.0
-                log.error("worker_not_started", worker=slot.index, error=error.message)
+                if isinstance(error, FacadeError):
+                    log.error("worker_not_started", worker=slot.index, error=error.message)
+                else:
+                    log.exception("worker_not_started", worker=slot.index)
                 slot.ended = "not started"
                 if slot.process is not None:
                     slot.process.send(signal.SIGKILL)
                     await slot.process.ended()
                 continue
             if self._up_to_date is not None:
-                with suppress(FacadeError):
+                try:
                     await self._up_to_date(slot.index)
+                except FacadeError:
+                    pass  # its own to tell
+                except Exception:  # the next end must be noticed all the same
+                    log.exception("worker_not_up_to_date", worker=slot.index)
             log.info("worker_replaced", worker=slot.index, pid=slot.process.pid)
             return

@@ -39,6 +39,7 @@ class Counted:
 
     async def brought_up_to_date(self, index: int) -> None:
         self.fresh.append(index)
+        raise RuntimeError("a defect")  # must not end the watch over the worker
 
     def worker_restarted(self) -> None:
         self.restarts += 1
@@ -115,6 +116,21 @@ async def test_one_that_is_killed_is_replaced_on_its_socket_and_counted(tmp_path
         assert it.workers.slots[0].ended == "SIGKILL"
         assert it.clock.asked == []  # at once
         assert it.workers.crashing == ()
+
+
+async def test_a_defect_on_the_way_does_not_end_the_replacing(tmp_path: Path) -> None:
+    async with stand(tmp_path, 1) as it:
+        await it.start("serve")
+        slot = it.workers.slots[0]
+        slot.order, good = "no bytes", slot.order  # type: ignore[assignment]
+        os.kill(it.pid(0), signal.SIGKILL)
+        await until(lambda: slot.ended == "not started")
+        slot.order = good
+        await until(lambda: it.counted.fresh == [0])
+        before = it.pid(0)
+        os.kill(before, signal.SIGKILL)
+        await until(lambda: it.counted.fresh == [0, 0])
+        assert it.pid(0) != before
 
 
 async def test_one_that_keeps_ending_is_given_more_and_more_time_and_takes_no_devices(
