@@ -9,6 +9,7 @@ answer was lost, counts once (while this process lives). No secret leaves but in
 import asyncio
 import secrets
 from collections import OrderedDict
+from contextlib import suppress
 
 import structlog
 from aiohttp import web
@@ -67,6 +68,12 @@ class _ControlSide:
         response = web.StreamResponse()
         response.content_type = OCTETS
         await response.prepare(request)
+        # A worker that ends, or is killed, goes in the middle of a write: the feed's usual end.
+        with suppress(ConnectionError):
+            await self._feed(response)
+        return response
+
+    async def _feed(self, response: web.StreamResponse) -> None:
         held: Position | None = None
         said = -BEAT_SECONDS
         while not self._ending:
@@ -85,7 +92,6 @@ class _ControlSide:
                 await response.write(frame_out(Frame(position)))
                 said = now
             await self._clock.sleep(POLL_SECONDS)
-        return response
 
     def _position(self, snapshot: ControlSnapshot) -> Position:
         return Position(self._epoch, snapshot.generation)
