@@ -124,7 +124,9 @@ async def with_workers(
         yield Node(
             device=None,
             device_url=url_of(workers.slots[0].sock, "https"),
-            operator_app=control.operator_app(WorkersCachePort(serving)),
+            operator_app=control.operator_app(
+                WorkersCachePort(serving, settled=lambda: workers.settled)
+            ),
             operator_tls=reload.tls,
             metrics_app=metrics_app(gathering, health, look=gathering.look),
             health=health,

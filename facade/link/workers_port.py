@@ -1,6 +1,7 @@
 """One `CachePort` of all workers.
 
-Guarantees: `refresh` is True only when every worker said so in time, and never raises. The rest is
+Guarantees: `refresh` is True only when every worker said so in time and none is just starting with what
+may be old, and never raises. The rest is
 answered by one worker, since the folder is shared: by another one when the first is away, also in the
 middle of a job; only the transfers in flight are each worker's own, and are summed.
 """
@@ -33,18 +34,26 @@ class WorkersCachePort:
 
     Arguments:
         ports: those of the workers that live, asked anew each time.
+        settled: whether no other one starts, or has yet to take up what changed meanwhile.
     """
 
-    def __init__(self, ports: Callable[[], Sequence[CachePort]]) -> None:
+    def __init__(
+        self,
+        ports: Callable[[], Sequence[CachePort]],
+        *,
+        settled: Callable[[], bool] = lambda: True,
+    ) -> None:
         self._ports = ports
+        self._settled = settled
 
     async def refresh(self) -> bool:
+        settled = self._settled()  # at the moment when those are listed who are asked
         answers = await _all(lambda port: port.refresh(), self._ports(), REFRESH_SECONDS)
         for answer in answers:
             if isinstance(answer, FacadeError):
                 log.warning("refresh_pending", error=answer.message)
         # Nobody has taken it up where nobody lives; whoever starts then takes up what is current.
-        return bool(answers) and all(answer is True for answer in answers)
+        return settled and bool(answers) and all(answer is True for answer in answers)
 
     async def status(self) -> CacheStatus:
         answers = await _all(lambda port: port.status(), self._ports(), REFRESH_SECONDS)

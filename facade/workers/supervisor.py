@@ -32,6 +32,8 @@ from facade.workers.sockets import withdraw
 log = structlog.get_logger(__name__)
 
 COMMAND = (sys.executable, "-m", "facade.app.worker")
+CATCH_UP_SECONDS = 1.0
+"""Between two tries of a replacement to take up what changed while it started."""
 KILL_AFTER_SECONDS = DRAIN_SECONDS + 5.0
 """How long a draining worker is waited for."""
 
@@ -62,6 +64,8 @@ class Slot:
     since: float = 0.0
     restarts: Restarts = field(default_factory=Restarts)
     ended: str = ""
+    current: bool = True
+    """Whether it has taken up what changed while it started."""
 
     def crashing(self, now: float) -> bool:
         """Whether its processes keep ending soon after their start."""
@@ -93,12 +97,21 @@ class Workers:
         self._tasks: list[asyncio.Task[None]] = []
         self._observer: WorkerObserver | None = None
         self._retired: Callable[[int], None] = lambda _index: None
-        self._up_to_date: Callable[[int], Awaitable[object]] | None = None
+        self._up_to_date: Callable[[int], Awaitable[bool]] | None = None
+        self._catching_up: set[asyncio.Task[None]] = set()
 
     @property
     def serving(self) -> int:
         """How many serve now."""
         return sum(slot.phase is Phase.SERVING for slot in self.slots)
+
+    @property
+    def settled(self) -> bool:
+        """Whether nobody holds what may be old: one that is down will read what is current."""
+        return all(
+            slot.phase is Phase.DOWN or (slot.phase is Phase.SERVING and slot.current)
+            for slot in self.slots
+        )
 
     @property
     def crashing(self) -> tuple[Slot, ...]:
@@ -117,15 +130,15 @@ class Workers:
         *,
         observer: WorkerObserver,
         retired: Callable[[int], None],
-        up_to_date: Callable[[int], Awaitable[object]],
+        up_to_date: Callable[[int], Awaitable[bool]],
     ) -> None:
         """Hand out `orders`; return when all serve.
 
         Arguments:
             observer: counts replacements.
             retired: told the index of each that ended, before it is replaced.
-            up_to_date: has a replacement take up what changed while it started; its failure is
-                its own to tell.
+            up_to_date: has a replacement take up what changed while it started, and says whether
+                it has; it is asked until then.
 
         Raises FacadeError when one cannot serve.
         """
@@ -163,9 +176,10 @@ class Workers:
         await self._until_gone(0)
 
     async def _let_be(self) -> None:
-        for task in self._tasks:
+        tasks = [*self._tasks, *self._catching_up]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         self._tasks.clear()
 
     async def _until_gone(self, seconds: float) -> None:
@@ -224,6 +238,7 @@ class Workers:
                 await self._clock.sleep(slot.restarts.delay)
             try:
                 slot.process = await self._launch(slot)
+                slot.current = self._up_to_date is None
                 await self._begin(slot)
             except Exception as error:  # whatever it is, a worker that is not replaced is lost
                 lived = 0.0
@@ -236,12 +251,23 @@ class Workers:
                     slot.process.send(signal.SIGKILL)
                     await slot.process.ended()
                 continue
-            if self._up_to_date is not None:
-                try:
-                    await self._up_to_date(slot.index)
-                except FacadeError:
-                    pass  # its own to tell
-                except Exception:  # the next end must be noticed all the same
-                    log.exception("worker_not_up_to_date", worker=slot.index)
+            task = asyncio.create_task(self._catch_up(slot, slot.process))
+            self._catching_up.add(task)
+            task.add_done_callback(self._catching_up.discard)
             log.info("worker_replaced", worker=slot.index, pid=slot.process.pid)
             return
+
+    async def _catch_up(self, slot: Slot, process: WorkerProcess) -> None:
+        """Ask until it is current, or is another process; its end is noticed meanwhile."""
+        while self._up_to_date is not None and slot.process is process and not slot.current:
+            try:
+                done = await self._up_to_date(slot.index)
+            except FacadeError as error:
+                log.warning("worker_not_up_to_date", worker=slot.index, error=error.message)
+            except Exception:  # it holds what is old until somebody asks again
+                log.exception("worker_not_up_to_date", worker=slot.index)
+            else:
+                if done and slot.process is process:
+                    slot.current = True
+                    return
+            await self._clock.sleep(CATCH_UP_SECONDS)

@@ -108,6 +108,12 @@ async def test_a_refresh_is_done_when_all_say_so(workers: Workers) -> None:
     assert await workers.port.refresh() is False
 
 
+async def test_a_refresh_is_pending_while_one_starts(workers: Workers) -> None:
+    port = WorkersCachePort(lambda: workers.ports, settled=lambda: False)
+    assert await port.refresh() is False
+    assert [cache.asked for cache in workers.caches] == [["refresh"]] * 3
+
+
 async def test_a_refresh_is_pending_while_one_worker_is_away_or_fails(workers: Workers) -> None:
     workers.caches[2].error = Unavailable("no", reason=Reason.INTERNAL)
     assert await workers.port.refresh() is False

@@ -36,10 +36,14 @@ class Counted:
         self.restarts = 0
         self.retired: list[int] = []
         self.fresh: list[int] = []
+        self.answers: list[bool | Exception] = []
 
-    async def brought_up_to_date(self, index: int) -> None:
+    async def brought_up_to_date(self, index: int) -> bool:
         self.fresh.append(index)
-        raise RuntimeError("a defect")  # must not end the watch over the worker
+        answer = self.answers.pop(0) if self.answers else True
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
     def worker_restarted(self) -> None:
         self.restarts += 1
@@ -131,6 +135,22 @@ async def test_a_defect_on_the_way_does_not_end_the_replacing(tmp_path: Path) ->
         os.kill(before, signal.SIGKILL)
         await until(lambda: it.counted.fresh == [0, 0])
         assert it.pid(0) != before
+
+
+async def test_a_replacement_is_asked_until_it_is_up_to_date_and_nothing_is_settled_before(
+    tmp_path: Path,
+) -> None:
+    async with stand(tmp_path, 2) as it:
+        await it.start("serve", "serve")
+        await until(lambda: it.workers.settled)
+        held: list[bool | Exception] = [Unavailable("no"), RuntimeError("a defect"), *[False] * 50]
+        it.counted.answers = [*held, True]
+        os.kill(it.pid(0), signal.SIGKILL)
+        await until(lambda: it.counted.fresh.count(0) > 5)
+        assert it.workers.serving == 2
+        assert not it.workers.settled
+        await until(lambda: it.workers.settled)
+        assert it.counted.fresh == [0] * len([*held, True])
 
 
 async def test_one_that_keeps_ending_is_given_more_and_more_time_and_takes_no_devices(
