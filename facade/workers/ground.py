@@ -132,10 +132,17 @@ def open_to(
 
 
 def _give(folder: Path, user: WorkerUser) -> None:
-    """Change the owner of everything below, unless that was done: a cache may be large."""
-    if folder.stat().st_uid == user.uid:
-        return
-    for path, folders, files in os.walk(folder):
-        for name in (*folders, *files):
-            os.chown(Path(path) / name, user.uid, user.gid, follow_symlinks=False)
-    os.chown(folder, user.uid, user.gid)  # last: an interrupted one is done again
+    """Change the owner of everything below, unless that was done: a cache may be large.
+
+    Follows no link: whoever was a worker before may have put one there, to be given what it leads to.
+    """
+    top = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        if os.fstat(top).st_uid == user.uid:
+            return
+        for _, folders, files, here in os.fwalk(".", dir_fd=top, follow_symlinks=False):
+            for name in (*folders, *files):
+                os.chown(name, user.uid, user.gid, dir_fd=here, follow_symlinks=False)
+        os.fchown(top, user.uid, user.gid)  # last: an interrupted one is done again
+    finally:
+        os.close(top)
