@@ -6,9 +6,9 @@ metadata and their sockets, may pass through (not list) the folders that lead th
 server's key, which they hold in memory anyway; the database is closed to others first. Blocking.
 """
 
-import json
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,8 +20,8 @@ from facade.workers.user import WorkerUser
 
 MAX_SOCKET_PATH = 100
 """Of the 107 bytes that a Unix socket's name may have."""
-_TIMESTAMP = "timestamp.json"
-_OF_A_WORKER = "worker-"
+MAX_SEED_BYTES = 256 * 1024 * 1024
+"""A thousand fleets of usual size, several versions of each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +73,15 @@ def places(state: Path, user: WorkerUser | None) -> Iterator[Places]:
 
 
 def metadata_folders(base: Path, count: int) -> list[Path]:
-    """A folder of verified metadata for each worker, seeded. Raises Invalid."""
-    folders = [base, *(base / f"{_OF_A_WORKER}{index}" for index in range(1, count))]
+    """A folder of verified metadata for each worker; a new one is seeded. Raises Invalid.
+
+    They stand beside `base`, not in it: whoever owns a folder may replace what is in it by a link.
+    """
+    folders = [base, *(base.with_name(f"{base.name}-{index}") for index in range(1, count))]
     try:
         for folder in folders[1:]:
-            _seed(base, folder)
+            if base.is_dir() and not os.path.lexists(folder):
+                _seed(base, folder)
     except OSError as error:
         raise Invalid(
             f"The folder {error.filename or base} cannot be used: {error.strerror}."
@@ -86,23 +90,50 @@ def metadata_folders(base: Path, count: int) -> list[Path]:
 
 
 def _seed(base: Path, folder: Path) -> None:
-    """Let `folder` know what `base` knows, unless it knows as much."""
-    if _version(base) <= _version(folder):
-        return
+    """Let `folder`, which is not there yet, know what `base` knows.
+
+    What lies in `base` is a worker's to choose: no link is followed, nothing but files is read, and
+    of those so much that an honest one never has more. Raises OSError, Invalid.
+    """
     beside = folder.with_name(f".{folder.name}.new")
     shutil.rmtree(beside, ignore_errors=True)
-    ignore = shutil.ignore_patterns(f"{_OF_A_WORKER}*", f".{_OF_A_WORKER}*")
-    shutil.copytree(base, beside, symlinks=True, ignore=ignore)
-    shutil.rmtree(folder, ignore_errors=True)
+    beside.mkdir(mode=0o700)
+    left = MAX_SEED_BYTES
+    top = os.open(base, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        for inside, folders, files, here in os.fwalk(".", dir_fd=top, follow_symlinks=False):
+            for name in folders:
+                (beside / inside / name).mkdir(mode=0o700)
+            for name in files:
+                data = _read(name, here, left)
+                if data is not None:
+                    left -= len(data)
+                    (beside / inside / name).write_bytes(data)
+    finally:
+        os.close(top)
     beside.rename(folder)
 
 
-def _version(folder: Path) -> int:
-    """Of the timestamp that was verified there; 0 when none was."""
+def _read(name: str, folder: int, limit: int) -> bytes | None:
+    """A file of the open `folder`, None for what is none (tuf makes its link to the root again).
+
+    Raises Invalid beyond `limit` bytes.
+    """
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        return int(json.loads((folder / _TIMESTAMP).read_bytes())["signed"]["version"])
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
-        return 0
+        fd = os.open(name, flags, dir_fd=folder)
+    except OSError:  # a link, a socket
+        return None
+    with os.fdopen(fd, "rb") as file:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            return None
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise Invalid(
+            f"There are more than {MAX_SEED_BYTES} bytes of verified metadata, which no facade "
+            "writes. Look at that folder (trust.metadata_dir) before you start again."
+        )
+    return data
 
 
 def open_to(

@@ -212,25 +212,26 @@ def test_a_further_worker_starts_with_what_the_first_knows(tmp_path: Path) -> No
     base = tmp_path / "verified"
     _verified(base, 7)
     folders = metadata_folders(base, 3)
-    assert folders == [base, base / "worker-1", base / "worker-2"]
+    assert folders == [base, tmp_path / "verified-1", tmp_path / "verified-2"]
     for folder in folders[1:]:
         assert (folder / "timestamp.json").read_bytes() == (base / "timestamp.json").read_bytes()
         assert (folder / "highest-time").read_text() == "7\n"
-        assert (folder / "root.json").is_symlink()
-        assert not (folder / "worker-1").exists()
+        assert (folder / "root_history" / "1.root.json").read_text() == "{}"
+        assert not (folder / "root.json").exists(), "a link: tuf makes it again"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "verified",
+        "verified-1",
+        "verified-2",
+    ]
 
 
-def test_none_is_set_back_and_one_that_was_away_catches_up(tmp_path: Path) -> None:
+def test_one_that_has_a_memory_keeps_it(tmp_path: Path) -> None:
     base = tmp_path / "verified"
     _verified(base, 7)
-    _verified(base / "worker-1", 9)
-    _verified(base / "worker-2", 5)
-    metadata_folders(base, 3)
-    versions = [
-        json.loads((base / name / "timestamp.json").read_text())["signed"]["version"]
-        for name in (".", "worker-1", "worker-2")
-    ]
-    assert versions == [7, 9, 7]
+    _verified(tmp_path / "verified-1", 9)
+    metadata_folders(base, 2)
+    said = json.loads((tmp_path / "verified-1" / "timestamp.json").read_text())
+    assert said["signed"]["version"] == 9
 
 
 def test_before_the_first_start_there_is_nothing_to_copy(tmp_path: Path) -> None:
