@@ -26,6 +26,7 @@ GUIDE = DEPLOY / "guides" / "operations.md"
 EMPTY = {
     "Times a registry was given up": "no registry limits us often enough",
     "Requests that registries allow": "the registry announces no budget",
+    "Requests held back by a device's own rate": "no rate is set",
 }
 """Panels that show nothing after ordinary pulls, and why."""
 
