@@ -10,7 +10,6 @@ import os
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
-from datetime import timedelta
 
 import pytest
 import pytest_asyncio
@@ -293,11 +292,9 @@ async def test_traversal_in_role_names(it: Siege) -> None:
 
 async def test_freeze_expired_timestamp(it: Siege) -> None:
     """Nothing new is signed: at the end of its life everything stops, and says why."""
-    it.tuf.lifetimes["timestamp"] = timedelta(seconds=2)
-    await it.publish()
+    await it.publish_briefly()
     assert (await it.get(it.at(it.good))).status == 200
-    it.tuf.lifetimes["timestamp"] = timedelta(days=1)
-    await asyncio.sleep(2.2)
+    await it.expiry()
     refused = await it.get(it.at(it.good))
     assert (refused.status, refused.reason) == (503, "metadata-expired")
     assert int(refused.headers["Retry-After"]) > 0
@@ -468,12 +465,10 @@ async def test_rolled_back_metadata_after_a_restart(it: Siege) -> None:
 async def test_rolled_back_beyond_what_is_valid_fails_readiness(it: Siege) -> None:
     """The present state expires, and only an older, longer-lived one is offered."""
     old = it.tuf.files["timestamp.json"]
-    it.tuf.lifetimes["timestamp"] = timedelta(seconds=1)
-    await it.publish()
-    it.tuf.lifetimes["timestamp"] = timedelta(days=1)
+    await it.publish_briefly()
     it.tuf.files["timestamp.json"] = old
     it.write()
-    await asyncio.sleep(1.5)
+    await it.expiry()
     assert (await it.get(it.at(it.good))).status == 503
     assert (await it.ready())[0] == 503
 

@@ -12,6 +12,7 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ from tests.support.tuf_repo import TufRepo, signed_target
 REPOSITORY = "org/app"
 REFRESH_SECONDS = 0.2
 PATIENCE_SECONDS = 10.0
+BRIEFLY_SECONDS = 5
+"""Longer than a busy machine takes to see new metadata; the tests that use it wait for its end."""
 
 
 @dataclass
@@ -69,6 +72,20 @@ class Siege:
         self.write()
         version = self.tuf.timestamp.version
         await self.event("metadata_in_use", since=mark, where={"timestamp": version})
+
+    async def publish_briefly(self) -> None:
+        """Sign a timestamp that lasts for seconds only, and return when the facade uses it."""
+        before = self.tuf.lifetimes["timestamp"]
+        self.tuf.lifetimes["timestamp"] = timedelta(seconds=BRIEFLY_SECONDS)
+        try:
+            await self.publish()
+        finally:
+            self.tuf.lifetimes["timestamp"] = before
+
+    async def expiry(self) -> None:
+        """Return when the timestamp that was signed last has expired."""
+        left = self.tuf.timestamp.expires - datetime.now(UTC)
+        await asyncio.sleep(max(0.0, left.total_seconds()) + 0.2)
 
     async def event(
         self, name: str, *, since: int = 0, where: Mapping[str, int] | None = None, words: str = ""
