@@ -15,7 +15,12 @@ from OpenSSL import crypto
 
 from facade.cli.usage import Usage
 from facade.errors import Denied
-from facade.serving.identity.certificate import DeviceCA, DeviceCertificates, IdentityRule
+from facade.serving.identity.certificate import (
+    UNREADABLE,
+    DeviceCA,
+    DeviceCertificates,
+    IdentityRule,
+)
 from facade.serving.identity.revocation import Crl, check, read_crls
 from facade.serving.identity.tls import DeviceCAFile, revoked_cas
 from facade.wings import Revocations
@@ -92,7 +97,7 @@ def read_certificate(path: Path) -> x509.Certificate:
         if b"-----BEGIN CERTIFICATE-----" in data:
             return x509.load_pem_x509_certificate(data)
         return x509.load_der_x509_certificate(data)
-    except ValueError as error:
+    except UNREADABLE as error:
         raise Usage(f"{path} is no certificate in PEM or DER.") from error
 
 

@@ -7,6 +7,7 @@ for the next run. An input that takes more than `SECONDS_PER_INPUT`, and more th
 
 import argparse
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -72,16 +73,23 @@ def run(name: str, corpus: Path, options: Sequence[str], findings: Path = FINDIN
     if not any((findings / name).iterdir()):
         (findings / name).rmdir()
     log = ran.stdout + ran.stderr
-    inputs = next(
-        (line.rpartition(" ")[2] for line in log.splitlines() if "number_of_executed" in line), "?"
-    )
     verdict = "FAILED" if ran.returncode else "ok"
-    print(
-        f"{verdict:7}{name:14}{inputs:>9} inputs in {time.monotonic() - begun:5.1f} s", flush=True
-    )
+    print(f"{verdict:7}{name:16}{summary(log)} in {time.monotonic() - begun:5.1f} s", flush=True)
     if ran.returncode:
         print(log[-6000:])
     return ran.returncode == 0
+
+
+def summary(log: str) -> str:
+    """What libFuzzer says about its run: inputs, their rate, branches seen, the slowest, the memory."""
+    stats = dict(re.findall(r"^stat::(\w+): +(\d+)", log, re.MULTILINE))
+    seen = re.findall(r"\bcov: (\d+)", log)
+    return (
+        f"{stats.get('number_of_executed_units', '?'):>9} inputs"
+        f" ({stats.get('average_exec_per_sec', '?'):>5}/s), {seen[-1] if seen else '?':>5} branches,"
+        f" slowest {stats.get('slowest_unit_time_sec', '?')} s,"
+        f" {stats.get('peak_rss_mb', '?'):>3} MiB"
+    )
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ class Authority:
         try:
             certificate = x509.load_pem_x509_certificate(certificate_pem)
             key = serialization.load_pem_private_key(key_pem, password=None)
-        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
             raise Invalid("The CA's certificate or key cannot be read (PEM expected).") from error
         if not isinstance(key, ec.EllipticCurvePrivateKey):
             raise Invalid("A development CA's key is ECDSA.")
@@ -157,7 +157,7 @@ def read_csr(pem: str) -> _PublicKey:
         csr = x509.load_pem_x509_csr(pem.encode())
         proven = csr.is_signature_valid
         key = csr.public_key()
-    except (ValueError, UnsupportedAlgorithm) as error:
+    except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
         raise Invalid("That is no certificate request in PEM (PKCS #10).") from error
     if not proven:
         raise Invalid("The certificate request's signature does not match its key.")

@@ -31,7 +31,7 @@ from facade.device import (
 from facade.errors import Denied, Invalid
 from facade.reasons import Reason
 
-_UNREADABLE = (
+UNREADABLE = (
     *(ValueError, UnsupportedAlgorithm),
     *(x509.InvalidVersion, x509.DuplicateExtension, x509.UnsupportedGeneralNameType),
 )
@@ -140,7 +140,10 @@ class DeviceCA:
         try:
             certificates = tuple(x509.load_pem_x509_certificates(pem))
             authorities = all(map(_is_authority, certificates))
-        except _UNREADABLE as error:
+            for each in certificates:  # read when it is asked for: it may be malformed
+                each.subject.rfc4514_string()
+                each.issuer.rfc4514_string()
+        except UNREADABLE as error:
             raise Invalid("A device CA file must hold PEM certificates.") from error
         if not authorities:
             raise Invalid(
@@ -198,7 +201,7 @@ class DeviceCertificates:
             return self._identify(certificate, sha256(der).hexdigest())
         except Denied as error:
             return _denied(error.message)
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             return _denied(f"The certificate cannot be read: {error}")
 
     def _identify(self, certificate: x509.Certificate, fingerprint: str) -> Device:

@@ -14,6 +14,7 @@ from cryptography import x509
 from facade.device import Device
 from facade.errors import Denied, Invalid
 from facade.reasons import Reason
+from facade.serving.identity.certificate import UNREADABLE
 from facade.wings import Revocations
 
 _PEM = re.compile(rb"-----BEGIN X509 CRL-----.+?-----END X509 CRL-----", re.DOTALL)
@@ -85,7 +86,7 @@ def _read_crl(
             )
         serials = frozenset(f"{entry.serial_number:x}" for entry in crl)
         name = crl.issuer.rfc4514_string()  # read when it is asked for: it may be malformed
-    except ValueError as error:
+    except UNREADABLE as error:
         raise Invalid("That is no certificate revocation list.") from error
     if not any(_signed(crl, issuer) for issuer in issuers):
         raise Invalid("The CRL is not signed by this device CA.")

@@ -17,7 +17,12 @@ from cryptography import x509
 from facade.clock import Clock
 from facade.device import Device
 from facade.errors import FacadeError, Invalid
-from facade.serving.identity.certificate import DeviceCA, DeviceCertificates, IdentityRule
+from facade.serving.identity.certificate import (
+    UNREADABLE,
+    DeviceCA,
+    DeviceCertificates,
+    IdentityRule,
+)
 from facade.serving.identity.revocation import Crl, check, read_crls
 from facade.wings import Revocations
 
@@ -172,8 +177,7 @@ class TlsContexts:
             log.warning("device_ca_revoked", ca=name, serial=f"{each.serial_number:x}")
         cas = [ca.without(revoked) for ca in cas]
         context = server_context(files.certificate, files.key, [entry.file for entry in files.cas])
-        certificate = x509.load_pem_x509_certificate(_read(files.certificate))
-        ends = certificate.not_valid_after_utc.timestamp()
+        ends = _end_of(files.certificate)
         note("server", ends)
         return _Loaded(context, DeviceCertificates(cas, self._rule), tuple(crls), ends, expiries)
 
@@ -210,6 +214,14 @@ def server_context(certificate: Path, key: Path, device_cas: Sequence[Path]) -> 
             f"The server certificate {certificate} with key {key} cannot be used: {error}"
         ) from error
     return context
+
+
+def _end_of(path: Path) -> float:
+    """When the certificate ends, Unix seconds. Raises Invalid: OpenSSL reads some that we cannot."""
+    try:
+        return x509.load_pem_x509_certificate(_read(path)).not_valid_after_utc.timestamp()
+    except UNREADABLE as error:
+        raise Invalid(f"The server certificate {path} cannot be read: {error}") from error
 
 
 def _read(path: Path) -> bytes:

@@ -100,6 +100,15 @@ def test_a_request_for_somebody_elses_key() -> None:
         read_csr(forged.decode())
 
 
+def test_a_request_of_a_version_that_there_is_none_of() -> None:
+    der = x509.load_pem_x509_csr(new_csr(new_key()).encode())
+    odd = der.public_bytes(serialization.Encoding.DER).replace(
+        b"\x02\x01\x00\x30", b"\x02\x01\x41\x30", 1
+    )
+    with pytest.raises(Invalid, match="no certificate request"):
+        read_csr(ssl.DER_cert_to_PEM_cert(odd).replace("CERTIFICATE", "CERTIFICATE REQUEST"))
+
+
 @pytest.mark.parametrize("text", ["", "junk", CA.pem.decode(), "é" * 10, "x" * 100_000])
 def test_what_is_no_request(text: str) -> None:
     with pytest.raises(Invalid):

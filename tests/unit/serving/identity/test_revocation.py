@@ -124,7 +124,15 @@ def test_a_crl_that_somebody_else_signed(signer: Authority) -> None:
         read_crls(signer.crl(LEAF), [CA.certificate])
 
 
-@pytest.mark.parametrize("data", [b"", b"junk", b"-----BEGIN X509 CRL-----\n", CA.pem])
+def odd_version(crl: bytes) -> bytes:
+    """The list with a version that there is none of (RFC 5280, 5.1.2.1: 1 stands for v2)."""
+    der = x509.load_pem_x509_crl(crl).public_bytes(Encoding.DER)
+    return der.replace(b"\x02\x01\x01\x30", b"\x02\x01\x41\x30", 1)
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"junk", b"-----BEGIN X509 CRL-----\n", CA.pem, odd_version(CA.crl())]
+)
 def test_what_is_no_crl(data: bytes) -> None:
     with pytest.raises(Invalid, match="no certificate revocation list"):
         read_crls(data, [CA.certificate])

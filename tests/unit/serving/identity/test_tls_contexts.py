@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 from structlog.testing import capture_logs
 
 from facade.errors import Denied, Invalid
@@ -148,7 +150,25 @@ def _foreign_crl(folder: Path) -> None:
     (folder / "crl.pem").write_bytes(OTHER.crl())
 
 
-@pytest.mark.parametrize("spoil", [_break_certificate, _break_key, _lose_ca, _foreign_crl])
+def _crl_of_no_version(folder: Path) -> None:
+    der = x509.load_pem_x509_crl(CA.crl()).public_bytes(Encoding.DER)
+    (folder / "crl.pem").write_bytes(der.replace(b"\x02\x01\x01\x30", b"\x02\x01\x41\x30", 1))
+
+
+def _certificate_of_no_version(folder: Path) -> None:
+    """OpenSSL takes it: the signature of one's own certificate is nothing that it looks at."""
+    der = SERVER.der.replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x41", 1)
+    assert der != SERVER.der
+    (folder / "server.cert").write_text(ssl.DER_cert_to_PEM_cert(der))
+
+
+SPOILERS = [
+    *(_break_certificate, _break_key, _lose_ca, _foreign_crl),
+    *(_crl_of_no_version, _certificate_of_no_version),
+]
+
+
+@pytest.mark.parametrize("spoil", SPOILERS)
 def test_a_broken_reload_changes_nothing_and_says_so(
     setup: Setup, spoil: Callable[[Path], None]
 ) -> None:
