@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tests.soak.devices import Device
 from tests.soak.verdict import Check, Seen, checks
-from tests.soak.watch import Open, Sample, descriptors, processes, watch
+from tests.soak.watch import Open, Sample, descriptors, fewest, watch
 from tests.soak.weather import Operator, Weather
 from tests.soak.world import World, world
 
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str]) -> int:
     """Parse, soak, say."""
     parser = argparse.ArgumentParser(prog="make soak", description=__doc__)
     parser.add_argument("--minutes", type=float, default=10.0, help="of load (10)")
-    parser.add_argument("--workers", type=int, default=1, help="serving processes (1)")
+    parser.add_argument("--workers", type=int, help="serving processes (as many as by default)")
     parser.add_argument("--seed", type=int, default=1, help="of what happens when (1)")
     parser.add_argument("--keep-log", type=Path, help="where to write the facade's log")
     given = parser.parse_args(arguments)
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 async def soak(
-    folder: Path, seconds: float, workers: int, seed: int, keep_log: Path | None = None
+    folder: Path, seconds: float, workers: int | None, seed: int, keep_log: Path | None = None
 ) -> list[Check]:
     """Run it in `folder`; prints as it goes."""
     async with world(folder, workers=workers) as it:
@@ -66,7 +66,6 @@ async def _measure(it: World, seconds: float, seed: int) -> Seen:
     before = await _rest(it)
     samples: list[Sample] = []
     watching = asyncio.create_task(watch(pid, samples))
-    count = processes(pid)
     begun = time.monotonic()
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds), asyncio.TaskGroup() as tasks:
@@ -95,7 +94,6 @@ async def _measure(it: World, seconds: float, seed: int) -> Seen:
     return Seen(
         ledger=it.ledger,
         samples=samples,
-        processes=max(1, count),
         rest_before=before,
         rest_after=after,
         metrics=await it.metrics(),
@@ -107,14 +105,13 @@ async def _measure(it: World, seconds: float, seed: int) -> Seen:
     )
 
 
-async def _rest(it: World) -> Open:
+async def _rest(it: World) -> dict[int, Open]:
     """The descriptors without load: the fewest within the time that idle connections have."""
-    fewest, until = descriptors(it.facade.pid), time.monotonic() + REST_SECONDS
+    seen, until = [descriptors(it.facade.pid)], time.monotonic() + REST_SECONDS
     while time.monotonic() < until:
         await asyncio.sleep(1)
-        now = descriptors(it.facade.pid)
-        fewest = min(fewest, now, key=lambda seen: (seen.gone, seen.other))
-    return fewest
+        seen.append(descriptors(it.facade.pid))
+    return fewest(seen)
 
 
 async def _tell(it: World, samples: list[Sample], begun: float, seconds: float) -> None:
@@ -124,7 +121,7 @@ async def _tell(it: World, samples: list[Sample], begun: float, seconds: float) 
         at = time.monotonic() - begun
         sample = samples[-1]
         print(
-            f"{at:5.0f} of {seconds:.0f} s  {sample.pss_kib / 1024:6.1f} MiB  "
+            f"{at:5.0f} of {seconds:.0f} s  {sample.all_pss_kib / 1024:6.1f} MiB  "
             f"{sample.descriptors:4} descriptors  {it.ledger.total('served'):6} served  "
             f"{it.ledger.bad} problems",
             flush=True,
@@ -137,11 +134,11 @@ def _say(it: World, seen: Seen) -> list[Check]:
         print(f"  {kind:10} {outcome:40} {count:7}")
     if seen.samples:
         first, last = seen.samples[0], seen.samples[-1]
-        highest = max(sample.pss_kib for sample in seen.samples)
+        highest = max(sample.all_pss_kib for sample in seen.samples)
         print(
-            f"\n  memory {first.pss_kib / 1024:.1f} → {last.pss_kib / 1024:.1f} MiB, "
+            f"\n  memory {first.all_pss_kib / 1024:.1f} → {last.all_pss_kib / 1024:.1f} MiB, "
             f"{highest / 1024:.1f} at most; CPU {last.cpu - first.cpu:.0f} s; "
-            f"{seen.processes} process(es)"
+            f"{len(last.pss_kib)} process(es)"
         )
     verdict = checks(seen)
     print("\nVerdict")

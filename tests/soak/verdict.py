@@ -26,8 +26,7 @@ class Seen:
     """What was measured.
 
     Arguments:
-        processes: that serve, for the bound on growth.
-        rest_before, rest_after: descriptors without any load.
+        rest_before, rest_after: descriptors without any load, of each process.
         metrics: at the end, at rest, summed over labels.
         internal: refusals for a fault of the facade's own.
         healed: artifacts that stood at the end and came whole, and how many stood.
@@ -36,9 +35,8 @@ class Seen:
 
     ledger: Ledger
     samples: Sequence[Sample]
-    processes: int
-    rest_before: Open
-    rest_after: Open
+    rest_before: Mapping[int, Open]
+    rest_after: Mapping[int, Open]
     metrics: Mapping[str, float]
     internal: float
     healed: tuple[int, int]
@@ -57,14 +55,13 @@ class Check:
 def checks(seen: Seen) -> list[Check]:
     """All of them."""
     ledger, metrics = seen.ledger, seen.metrics
-    growth, bound = growth_kib(seen.samples), MAX_GROWTH_KIB * seen.processes
+    growth = growth_kib(seen.samples)
     busy = {name: metrics.get(name, 0.0) for name in _AT_REST if metrics.get(name, 0.0)}
     integrity = metrics.get("facade_integrity_failures_total", 0.0)
     dropped = metrics.get("facade_reports_dropped_total", 0.0)
     served = ledger.total("served")
     healed, standing = seen.healed
-    rest = seen.rest_after
-    further = rest.other - seen.rest_before.other
+    before, after = seen.rest_before, seen.rest_after
     return [
         Check(
             "load", served >= MIN_SERVED, f"{served} answers with content, {ledger.bytes:,} bytes"
@@ -79,16 +76,23 @@ def checks(seen: Seen) -> list[Check]:
         Check("integrity", not integrity, f"{integrity:.0f} failures counted"),
         Check(
             "memory",
-            growth <= bound,
-            f"{growth / 1024:+.1f} MiB over the second half (at most {bound / 1024:.0f})",
+            bool(growth) and all(each <= MAX_GROWTH_KIB for each in growth.values()),
+            " and ".join(f"{each / 1024:+.1f}" for _, each in sorted(growth.items()))
+            + f" MiB over the second half (at most {MAX_GROWTH_KIB / 1024:.0f} each)",
         ),
         Check(
             "descriptors",
-            further <= MAX_FURTHER_DESCRIPTORS * seen.processes
-            and rest.cached <= MAX_CACHED * seen.processes
-            and not rest.gone,
-            f"{seen.rest_before.other} at rest before, {rest.other} after; {rest.cached} cached objects"
-            f" kept open, {rest.gone} of files that are gone",
+            all(_few(before.get(process, Open()), rest) for process, rest in after.items()),
+            "; ".join(
+                f"{before.get(process, Open()).other} at rest before, {rest.other} after, {rest.cached}"
+                f" cached objects kept open, {rest.gone} of files that are gone"
+                for process, rest in sorted(after.items())
+            ),
+        ),
+        Check(
+            "processes",
+            before.keys() == after.keys(),
+            f"{len(after)}, of which {len(after.keys() - before.keys())} were not there before",
         ),
         Check("nothing left behind", not busy, ", ".join(busy) or "no stream, transfer or waiter"),
         Check("no fault of its own", not seen.internal, f"{seen.internal:.0f} internal"),
@@ -96,3 +100,11 @@ def checks(seen: Seen) -> list[Check]:
         Check("log", not seen.errors, f"error lines: {dict(seen.errors) or 'none'}"),
         Check("healed", healed == standing, f"{healed} of {standing} artifacts whole at the end"),
     ]
+
+
+def _few(before: Open, after: Open) -> bool:
+    return (
+        after.other - before.other <= MAX_FURTHER_DESCRIPTORS
+        and after.cached <= MAX_CACHED
+        and not after.gone
+    )

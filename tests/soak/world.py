@@ -173,10 +173,10 @@ class ImportFailedError(Exception):
 
 
 @contextlib.asynccontextmanager
-async def world(folder: Path, *, workers: int = 1) -> AsyncIterator[World]:
+async def world(folder: Path, *, workers: int | None = None) -> AsyncIterator[World]:
     """Start everything and sign the first images."""
     env = dict(ENV)
-    if workers > 1:
+    if workers is not None:
         env["FACADE_DEVICE__WORKERS"] = str(workers)
     async with (
         TokenServer({"bot": Account(PASSWORD)}) as tokens,

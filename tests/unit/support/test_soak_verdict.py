@@ -6,7 +6,13 @@ import pytest
 
 from tests.soak.ledger import GRACE_SECONDS, Ledger, Standing, judge_refusal
 from tests.soak.verdict import MIN_SERVED, Seen, checks
-from tests.soak.watch import MAX_GROWTH_KIB, Open, Sample, growth_kib
+from tests.soak.watch import MAX_GROWTH_KIB, Open, Sample, fewest, growth_kib
+
+PARENT, WORKER = 10, 11
+
+
+def sample(at: int, parent: int, worker: int) -> Sample:
+    return Sample(float(at), {PARENT: parent, WORKER: worker}, 40, 0.0)
 
 
 def good() -> Seen:
@@ -15,10 +21,9 @@ def good() -> Seen:
         ledger.served("blobs", 10)
     return Seen(
         ledger=ledger,
-        samples=[Sample(float(at), 100_000 + at % 3, 40, 0.0) for at in range(100)],
-        processes=1,
-        rest_before=Open(other=20),
-        rest_after=Open(cached=60, other=22),
+        samples=[sample(at, 80_000, 100_000 + at % 3) for at in range(100)],
+        rest_before={PARENT: Open(other=12), WORKER: Open(other=20)},
+        rest_after={PARENT: Open(other=12), WORKER: Open(cached=60, other=22)},
         metrics={"facade_integrity_failures_total": 0.0, "facade_streams_in_flight": 0.0},
         internal=0.0,
         healed=(12, 12),
@@ -34,10 +39,12 @@ def test_a_good_soak_holds() -> None:
     assert failing(good()) == []
 
 
-LEAK = [Sample(float(at), 100_000 + at * MAX_GROWTH_KIB // 40, 40, 0.0) for at in range(100)]
+LEAK = [sample(at, 80_000 - at * 1_000, 100_000 + at * MAX_GROWTH_KIB // 40) for at in range(100)]
+"""One process grows; what another gives back does not hide it."""
 BAD = {
     "memory": {"samples": LEAK},
-    "descriptors": {"rest_after": Open(other=40)},
+    "descriptors": {"rest_after": {PARENT: Open(other=2), WORKER: Open(other=28)}},
+    "processes": {"rest_after": {PARENT: Open(other=12), 12: Open(other=5)}},
     "nothing left behind": {"metrics": {"facade_transfers_in_flight": 1.0}},
     "integrity": {"metrics": {"facade_integrity_failures_total": 1.0}},
     "no fault of its own": {"internal": 1.0},
@@ -54,7 +61,16 @@ def test_each_check_notices(name: str) -> None:
 
 
 def test_files_that_are_gone_and_still_open_are_noticed() -> None:
-    assert failing(replace(good(), rest_after=Open(gone=1, other=20))) == ["descriptors"]
+    rest = {PARENT: Open(other=12), WORKER: Open(gone=1, other=20)}
+    assert failing(replace(good(), rest_after=rest)) == ["descriptors"]
+
+
+def test_the_fewest_of_several_looks_is_each_process_s_own() -> None:
+    looks = [
+        {PARENT: Open(other=9), WORKER: Open(other=30)},
+        {PARENT: Open(other=12), WORKER: Open(other=20)},
+    ]
+    assert fewest(looks) == {PARENT: Open(other=9), WORKER: Open(other=20)}
 
 
 def test_one_problem_is_enough() -> None:
@@ -64,8 +80,8 @@ def test_one_problem_is_enough() -> None:
 
 
 def test_warm_up_is_not_growth() -> None:
-    samples = [Sample(float(at), min(50_000 + at * 4_000, 120_000), 40, 0.0) for at in range(100)]
-    assert growth_kib(samples) == pytest.approx(0)
+    samples = [sample(at, 80_000, min(50_000 + at * 4_000, 120_000)) for at in range(100)]
+    assert growth_kib(samples) == pytest.approx({PARENT: 0, WORKER: 0})
 
 
 def test_a_refusal_needs_its_cause() -> None:
