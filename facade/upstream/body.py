@@ -37,7 +37,7 @@ class TooLarge(Exception):
 async def read_small(response: aiohttp.ClientResponse, limit: int, seconds: float) -> bytes:
     """The whole body, when it is at most `limit` bytes and comes within `seconds`.
 
-    Raises TooLarge, or Upstream (UPSTREAM_UNREACHABLE) when it breaks off or takes too long.
+    Raises TooLarge, or Upstream when it breaks off (UPSTREAM_UNREACHABLE) or takes too long (DEADLINE).
     """
     declared = response.content_length
     if declared is not None and declared > limit:
@@ -51,7 +51,9 @@ async def read_small(response: aiohttp.ClientResponse, limit: int, seconds: floa
                 if size > limit:
                     raise TooLarge
                 parts.append(chunk)
-    except (aiohttp.ClientError, OSError, TimeoutError) as error:
+    except TimeoutError as error:
+        raise _broke_off(response, "did not finish its answer in time", Reason.DEADLINE) from error
+    except (aiohttp.ClientError, OSError) as error:
         raise _broke_off(response, "did not finish its answer") from error
     return b"".join(parts)
 
@@ -207,9 +209,11 @@ class _Stalled(aiohttp.ClientError):
     pass
 
 
-def _broke_off(response: aiohttp.ClientResponse, what: str) -> Upstream:
+def _broke_off(
+    response: aiohttp.ClientResponse, what: str, reason: Reason = Reason.UPSTREAM_UNREACHABLE
+) -> Upstream:
     return Upstream(
         f"{place(response.url)} {what}. Try again later.",
-        reason=Reason.UPSTREAM_UNREACHABLE,
+        reason=reason,
         status=response.status,
     )

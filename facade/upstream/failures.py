@@ -27,10 +27,18 @@ class Broken(Upstream):
     Arguments:
         reached: whether a connection stood.
         transient: whether it may be different next time.
+        reason: DEADLINE when there was time for nothing more.
     """
 
-    def __init__(self, message: str, *, reached: bool, transient: bool) -> None:
-        super().__init__(message, reason=Reason.UPSTREAM_UNREACHABLE)
+    def __init__(
+        self,
+        message: str,
+        *,
+        reached: bool,
+        transient: bool,
+        reason: Reason = Reason.UPSTREAM_UNREACHABLE,
+    ) -> None:
+        super().__init__(message, reason=reason)
         self.reached = reached
         self.transient = transient
 
@@ -81,7 +89,10 @@ def broken(url: URL) -> Iterator[None]:
         raise _unreachable(where, "connecting took too long", transient=True) from error
     except TimeoutError as error:
         raise Broken(
-            f"{where} did not answer in time. Try again later.", reached=True, transient=True
+            f"{where} did not answer in time. Try again later.",
+            reached=True,
+            transient=True,
+            reason=Reason.DEADLINE,
         ) from error
     except aiohttp.InvalidURL as error:
         raise _unreachable(where, "its name is not valid", transient=False) from error

@@ -18,6 +18,7 @@ from tests.support.misbehaviour import (
     chain,
     drop,
     rate_limited,
+    slow_head,
     status,
     truncate,
 )
@@ -132,6 +133,12 @@ async def test_a_registry_that_misbehaves(scene: Scene, how: str) -> None:
     change, reason, expected, words = BROKEN[how]
     scene.registry.script("*", change)
     await scene.refused(reason, expected, words)
+
+
+@pytest.mark.slow
+async def test_a_registry_that_never_answers(scene: Scene) -> None:
+    scene.registry.script("*/blobs/*", slow_head(60))
+    await scene.refused("deadline", 504, "did not answer in time")
 
 
 async def test_dns_failure(scene: Scene) -> None:
