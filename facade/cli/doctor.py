@@ -1,8 +1,8 @@
 """`facade doctor`: look at everything once and say what to do.
 
 Guarantees: changes nothing; one failed check never hides the others; exit 1 when something is broken,
-0 when there is only advice. Checks from where it runs: a server elsewhere is asked through its
-API, its files are not looked at.
+0 when there is only advice. Checks from where it runs: a server elsewhere (FACADE_URL) is asked through
+its API, its files and its metrics port are not looked at.
 """
 
 import asyncio
@@ -12,37 +12,30 @@ import socket
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import typer
 
 from facade.cli.client import Api
 from facade.cli.config import ConfigFile
 from facade.cli.output import clean, document, line, size
+from facade.cli.running import WARN_FREE_BYTES, Finding, examine
 from facade.cli.session import AsJson, Session, State, example, session_of
 from facade.errors import FacadeError
 
 WARN_SECONDS = 30 * 24 * 3600
 """How long before its end a certificate is warned about."""
 CONNECT_SECONDS = 3.0
-WARN_FREE_BYTES = 1024**3
 NEEDED_FREE_BYTES = 32 * 1024**2
 """Below this, signing, the audit, and revoking a device are about to fail."""
 _CERTIFICATES = ("server.pem", "server-ca.pem", "device-ca.pem")
 _SECRET_FILES = ("api-key", "sealing.key", "server.key", "server-ca.key", "device-ca.key")
 _CLOSED = {"server.key": 0o037}
 """Bits that must not be set: the server's key may be read by the group of `device.worker_user`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What one check found."""
-
-    check: str
-    status: Literal["ok", "warning", "failed"]
-    message: str
+_OPEN_FOLDER = 0o067
+"""The group of `device.worker_user` may pass through."""
 
 
 def add(app: typer.Typer) -> None:
@@ -54,7 +47,9 @@ def doctor(
     ctx: typer.Context, *, config: ConfigFile = None, state: State = None, as_json: AsJson = False
 ) -> None:
     """Check configuration, state folder, disk, ports, certificates, metadata, database, cache,
-    connections.
+    connections; ask a running facade for its readiness, workers, and registries given up.
+
+    Exit 1 when something is broken, 0 when there is only advice.
     """
     session = session_of(ctx)
     findings = list(_examine(session, config))
@@ -79,9 +74,15 @@ def _examine(session: Session, config: Path | None) -> Iterator[Finding]:
         api.get("/openapi.json")
     except FacadeError as error:
         yield Finding("operator API", "failed", error.message)
-        yield from _guarded("ports", lambda: _ports(session, config))
+        held = list(_guarded("lock", lambda: _lock(session)))
+        yield from held
+        if held:
+            yield from _guarded("readiness", lambda: _running(session))
+        else:
+            yield from _guarded("ports", lambda: _ports(session, config))
         return
     yield Finding("operator API", "ok", f"answers at {api.url}")
+    yield from _guarded("readiness", lambda: _running(session))
     yield from _guarded("metadata", lambda: _metadata(api))
     yield from _guarded("database", lambda: _database(api))
     yield from _guarded("cache", lambda: _cache(api))
@@ -93,6 +94,10 @@ def _guarded(check: str, run: Callable[[], Iterator[Finding]]) -> Iterator[Findi
         yield from run()
     except FacadeError as error:
         yield Finding(check, "failed", error.message)
+    except OSError as error:
+        where = error.filename or "a file"
+        words = f"{where}: {error.strerror or error}; run doctor as root or as facade's own user"
+        yield Finding(check, "failed", words)
 
 
 def _configuration(session: Session, config: Path | None) -> Iterator[Finding]:
@@ -123,7 +128,22 @@ def _redis(session: Session, config: Path | None) -> Iterator[Finding]:
 def _state_folder(session: Session) -> Iterator[Finding]:
     folder = session.folder
     if not folder.root.is_dir():
-        yield Finding("state folder", "warning", f"{folder.root} is not there; facade up makes it")
+        words = (
+            f"{folder.root} is not there. If a facade runs with another folder, name that one with "
+            "--state or FACADE_STATE; if none runs yet, facade up makes it"
+        )
+        yield Finding("state folder", "warning", words)
+        return
+    if not (folder.api_key.exists() or folder.pinned_root.exists()):
+        words = (
+            f"{folder.root} holds no facade (no {folder.api_key.name}, no "
+            f"{folder.pinned_root.name}): name the folder of facade up with --state or FACADE_STATE"
+        )
+        yield Finding("state folder", "failed", words)
+        return
+    if stat.S_IMODE(folder.root.stat().st_mode) & _OPEN_FOLDER:
+        words = f"others can look into {folder.root}; chmod 700 it (710 with device.worker_user)"
+        yield Finding("state folder", "failed", words)
         return
     open_files = [
         name
@@ -146,6 +166,31 @@ def _state_folder(session: Session) -> Iterator[Finding]:
         yield Finding("state folder", "failed", f"{folder.root} cannot be written by this user")
     elif not open_files:
         yield Finding("state folder", "ok", f"{folder.root} is private")
+
+
+def _lock(session: Session) -> Iterator[Finding]:
+    """Whether a facade that does not answer runs on the folder; nothing when none does."""
+    pid = session.folder.holder()
+    if pid is not None and not session.environ.get("FACADE_URL"):
+        words = (
+            f"{session.folder.root} is in use by PID {pid}: it starts, stops, or hangs. Look at its "
+            "log; one that hangs is ended with kill -9, then start facade up again"
+        )
+        yield Finding("process", "failed", words)
+
+
+def _running(session: Session) -> Iterator[Finding]:
+    url = session.metrics_url
+    if url is not None:
+        yield from examine(url)
+    elif session.environ.get("FACADE_URL"):
+        words = "not asked: FACADE_URL names a server elsewhere; run doctor beside it"
+        yield Finding("readiness", "warning", words)
+    else:
+        words = (
+            f"not asked: there is no {session.folder.metrics_url}; facade up writes it at its start"
+        )
+        yield Finding("readiness", "warning", words)
 
 
 def _disk(session: Session) -> Iterator[Finding]:
@@ -240,8 +285,9 @@ def _ports(session: Session, config: Path | None) -> Iterator[Finding]:
     for name in ("device", "operator", "metrics"):
         host, port = parse_listen(getattr(settings, name).listen)
         if port and _somebody_listens(host, port):
-            yield Finding("ports", "failed", f"another program listens on the {name} port {port}")
-        else:
+            words = f"another program listens on the {name} port {port}; find it: ss -ltnp"
+            yield Finding("ports", "failed", words)
+        elif port:
             yield Finding("ports", "ok", f"the {name} port {port} is free")
 
 

@@ -62,8 +62,15 @@ class Session:
     def url(self) -> str:
         """Where the operator API is. What listens on every address is asked on loopback."""
         url = self.environ.get("FACADE_URL") or _content(self.folder.url) or DEFAULT_URL
-        url = url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
-        return url.rstrip("/")
+        return _near(url).rstrip("/")
+
+    @property
+    def metrics_url(self) -> str | None:
+        """Where the metrics port of the folder's facade is; None for a server elsewhere, or unknown."""
+        elsewhere = self.environ.get("FACADE_URL")
+        if elsewhere and elsewhere.rstrip("/") != _content(self.folder.url):
+            return None
+        return _near(_content(self.folder.metrics_url)) or None
 
     @property
     def api_key(self) -> Secret:
@@ -113,6 +120,11 @@ class Session:
         if self.assume_yes or not self.stdin.isatty():
             return
         typer.confirm(question, abort=True, err=True)
+
+
+def _near(url: str) -> str:
+    """A URL to ask: what listens on every address is asked on loopback."""
+    return url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
 
 
 def _content(path: Path) -> str:

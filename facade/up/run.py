@@ -92,6 +92,7 @@ async def started(
                 if made.device_url is not None:
                     server.urls["device"] = made.device_url
                 write(state.url, f"{server.urls['operator']}\n")
+                write(state.metrics_url, f"{server.urls['metrics']}\n")
                 yield Running(server, made, state, pki)
             finally:
                 made.health.drain()

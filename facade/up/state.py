@@ -35,6 +35,11 @@ class StateFolder:
         return self.root / "url"
 
     @property
+    def metrics_url(self) -> Path:
+        """Where the metrics port answers."""
+        return self.root / "metrics-url"
+
+    @property
     def pinned_root(self) -> Path:
         """The pinned root of trust, to give to devices."""
         return self.root / "root.json"
@@ -96,6 +101,18 @@ class StateFolder:
     def lock(self) -> "StateLock":
         """Take the folder for this process. Raises Conflict that names who has it."""
         return StateLock(self.root / "lock")
+
+    def holder(self) -> int | None:
+        """The PID of who has the folder, None when nobody has. Touches nothing."""
+        try:
+            inode = (self.root / "lock").stat().st_ino
+            locks = Path("/proc/locks").read_text(encoding="ascii")
+        except OSError:
+            return None
+        for words in map(str.split, locks.splitlines()):
+            if words[1:4:2] == ["FLOCK", "WRITE"] and words[5].endswith(f":{inode}"):
+                return int(words[4])
+        return None
 
 
 class StateLock:
