@@ -1,39 +1,33 @@
 """Listeners, signals and drain: how the wired applications get onto their ports and off again.
 
-Guarantees: a port that cannot be had is an `Invalid` that names it and says what to do; SIGTERM and
-SIGINT stop accepting, let what runs finish within `DRAIN_SECONDS`, then close; a second signal stops at
-once; SIGHUP reloads what can be reloaded. Does not wire anything: `app.py` does.
+Guarantees: SIGTERM and SIGINT stop accepting, let what runs finish within `DRAIN_SECONDS`, then close; a
+second signal stops at once; SIGHUP reloads what can be reloaded. Does not wire anything: `app` does.
 """
 
 import asyncio
-import errno
 import os
 import signal
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
 
 import structlog
 from aiohttp import web
 
-from facade.errors import Invalid
+from facade.listening import BACKLOG, DRAIN_SECONDS, bind, url_of
 
 log = structlog.get_logger(__name__)
 
-BACKLOG = 1024
 ACCEPT_AT_ONCE = 64
 """Connections accepted before the loop does anything else, refusing some of them included: a burst
 must not take all descriptors, nor the loop's time."""
-DRAIN_SECONDS = 30.0
 KEEP_ALIVE_SECONDS = 75.0
 LINGER_SECONDS = 2.0
 """How long a request's announced body is waited for after the answer (RFC 9112, 9.6): no request to
 the device port has one, and a connection that waits for one costs its slot."""
-_ANY_V6 = "::"
-_ANY_V4 = "0.0.0.0"  # noqa: S104 - where IPv6 is switched off, [::] means this
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 """Answers every request of a port by itself: no routes, no middleware, nothing in between."""
@@ -67,12 +61,6 @@ class Port:
     def url(self, bound: socket.socket) -> str:
         """`scheme://HOST:PORT` as bound."""
         return url_of(bound, "https" if self.tls or self.layer else "http")
-
-
-def url_of(bound: socket.socket, scheme: str) -> str:
-    """`scheme://HOST:PORT` of a bound socket."""
-    host, port = bound.getsockname()[:2]
-    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 class Server:
@@ -195,43 +183,3 @@ class _LayeredSite(web.BaseSite):
             self._layer(server), sock=self._sock, backlog=ACCEPT_AT_ONCE
         )
         self._sock.listen(self._backlog)  # asyncio has one figure for both
-
-
-def bind(name: str, host: str, port: int) -> socket.socket:
-    """A bound TCP socket. `::` takes IPv4 too, and `0.0.0.0` where there is no IPv6.
-
-    Raises Invalid, naming the port and what to do.
-    """
-    try:
-        return _bind(host, port)
-    except OSError as error:
-        if host == _ANY_V6 and error.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
-            return bind(name, _ANY_V4, port)
-        where = f"{f'[{host}]' if ':' in host else host}:{port}"
-        variable = f"FACADE_{name.upper()}__LISTEN"
-        if error.errno == errno.EADDRINUSE:
-            what = "is in use: another program listens there"
-        elif error.errno in (errno.EACCES, errno.EPERM):
-            what = "needs a permission this user does not have"
-        else:
-            what = f"cannot be listened on ({error.strerror or error})"
-        raise Invalid(f"The {name} port {where} {what}. Set {variable}=HOST:PORT.") from error
-
-
-def _bind(host: str, port: int) -> socket.socket:
-    family, kind, protocol, _, address = socket.getaddrinfo(
-        host or _ANY_V6, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )[0]
-    sock = socket.socket(family, kind, protocol)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            with suppress(OSError):
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, host != _ANY_V6)
-        sock.bind(address)
-        sock.listen(BACKLOG)  # a port in use may only show here
-        sock.setblocking(False)
-    except BaseException:
-        sock.close()
-        raise
-    return sock

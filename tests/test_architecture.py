@@ -21,7 +21,8 @@ GROUND_FLOOR = (
     "facade.link",
 )
 COMPOSERS = (
-    *("facade.app", "facade.server", "facade.up", "facade.workers", "facade.cli", "facade.demo"),
+    *("facade.app", "facade.server", "facade.listening", "facade.up", "facade.workers"),
+    *("facade.cli", "facade.demo"),
 )
 """What stands above both wings."""
 CRYPTOGRAPHY_ROOMS = (

@@ -23,16 +23,16 @@ from facade.link.cache_client import SocketCachePort
 from facade.link.control_server import control_app
 from facade.link.unix import served
 from facade.link.workers_port import WorkersCachePort
+from facade.listening import url_of
 from facade.observability.health import Health
 from facade.observability.metrics import Metrics
 from facade.observability.port import metrics_app
 from facade.observability.worker_counts import WorkerCounts
-from facade.server import url_of
 from facade.workers.gather import Gathering
 from facade.workers.ground import metadata_folders, open_to, places
 from facade.workers.order import Order, serving_settings
 from facade.workers.supervisor import Phase, Workers
-from facade.workers.user import WorkerUser
+from facade.workers.user import WorkerUser, worker_user
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,14 +134,6 @@ async def with_workers(
             drain=workers.drain,
             first_api_key=lambda: first_key(control),
         )
-
-
-def worker_user(settings: Settings) -> WorkerUser | None:
-    """Whom workers run as, when that is not us. Raises Invalid."""
-    if settings.device.worker_user is None:
-        return None
-    user = WorkerUser.named(settings.device.worker_user)
-    return None if user.is_us else user
 
 
 def _prepare(settings: Settings, ground: Ground, user: WorkerUser | None) -> list[Path]:

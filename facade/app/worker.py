@@ -8,15 +8,12 @@ quarter of the start. Not for people: `facade up` gives the order.
 
 import sys
 
-UNWANTED = ("boto3", "greenlet", "rich")
-"""securesystemslib tries the first for AWS keys, structlog the others for thread locals and coloured tracebacks."""
+from facade.app.unwanted import BY_A_WORKER, keep_out
 
 
 def main() -> int:
     """Run one; gives the exit status."""
-    for name in UNWANTED:
-        sys.modules.setdefault(name, None)  # type: ignore[arg-type] # makes its import fail
-    # After that, or they would be loaded.
+    keep_out(BY_A_WORKER)  # before anything loads them
     from facade.app.serving_process import run  # noqa: PLC0415
 
     return run(sys.stdin.fileno(), sys.stdout.fileno())

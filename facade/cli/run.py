@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from facade.app.unwanted import BY_ANY_SERVER, keep_out
 from facade.cli.config import ConfigFile
 from facade.cli.session import State, example, session_of
 
@@ -30,9 +31,11 @@ def up(
     The first start makes certificates, keys, a database and an operator key in the state folder;
     later starts use them again. Prints one line when all ports answer; logs go to stderr.
     """
+    session = session_of(ctx)
+    if session.owns_process:
+        keep_out(BY_ANY_SERVER)
     from facade.up.run import up as start
 
-    session = session_of(ctx)
     code = start(
         session.state_dir, names=tuple(name or ()), config_file=config, environ=session.environ
     )

@@ -29,7 +29,8 @@ from facade.demo.stage import DemoFailed, Stage, check, size
 from facade.observability.logs import configure
 from facade.oci.digest import Digest
 from facade.secret import Secret
-from facade.up.run import Running, started
+from facade.up.run import started
+from facade.up.running import Running
 from facade.up.state import StateFolder
 
 USER = "demo"

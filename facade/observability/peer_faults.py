@@ -7,8 +7,6 @@ pass unchanged.
 
 import logging
 
-from aiohttp.http_exceptions import HttpProcessingError
-
 LINES = 20
 WINDOW_SECONDS = 60.0
 _LOGGER = "aiohttp.server"
@@ -24,8 +22,13 @@ class PeerFaults(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether the record is shown; a malformed request's is reworded."""
+        if record.name != _LOGGER:
+            return True
+        # Whoever logs under that name has loaded it; a start must not wait for it.
+        from aiohttp.http_exceptions import HttpProcessingError  # noqa: PLC0415
+
         error = record.exc_info[1] if record.exc_info else None
-        if record.name != _LOGGER or not isinstance(error, HttpProcessingError):
+        if not isinstance(error, HttpProcessingError):
             return True
         if record.created >= self._window_ends:
             self._window_ends = record.created + WINDOW_SECONDS

@@ -1,7 +1,8 @@
 """`facade up`: from a state folder to a `ready` line, and down again.
 
 Guarantees: one line on stdout, when all ports answer; logs on stderr; SIGTERM and Ctrl-C drain and exit
-with 0. A second start on the same folder is an error that names the PID.
+with 0. A second start on the same folder is an error that names the PID. Nothing that takes long to
+import comes before the serving processes are launched: theirs and ours then go on side by side.
 """
 
 import asyncio
@@ -9,38 +10,21 @@ import gc
 import os
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from facade.app.control import Offline
-from facade.app.node import Node
-from facade.app.with_workers import Ground, with_workers, worker_user
 from facade.clock import Clock, SystemClock
 from facade.config import Settings, load, parse_listen
-from facade.control.devices.development import DevelopmentPki
 from facade.descriptors import raise_limit
 from facade.observability.logs import configure
-from facade.server import Port, Server
-from facade.up.first_start import prepare
-from facade.up.settings import settle
-from facade.up.state import PRIVATE, StateFolder, write
+from facade.up.state import StateFolder
 from facade.workers.sockets import bind_for_workers
 from facade.workers.supervisor import Workers
+from facade.workers.user import worker_user
 
-
-@dataclass(frozen=True, slots=True)
-class Running:
-    """A started facade.
-
-    Arguments:
-        server: its ports; `server.urls` by name: device, operator, metrics.
-    """
-
-    server: Server
-    node: Node
-    state: StateFolder
-    pki: DevelopmentPki
+if TYPE_CHECKING:
+    from facade.up.running import Running
 
 
 def up(
@@ -73,31 +57,16 @@ async def _up(state: StateFolder, names: Sequence[str], settings: Settings, cloc
 @asynccontextmanager
 async def started(
     state: StateFolder, names: Sequence[str], settings: Settings, clock: Clock
-) -> AsyncIterator[Running]:
+) -> AsyncIterator["Running"]:
     """A facade on `state` that answers on all its ports; goes down on the way out."""
     state.create()
     lock = state.lock()
     try:
         async with AsyncExitStack() as stack:
             workers = await _launched(stack, settings, clock)
-            pki = await asyncio.to_thread(prepare, state, names, clock)
-            settled = settle(settings, state, pki)
-            made = await stack.enter_async_context(_node(settled, state, workers, pki, clock))
-            if not state.api_key.exists():
-                key = await made.first_api_key()
-                write(state.api_key, f"{key.reveal()}\n", PRIVATE)
-            server = Server(_ports(settled, made), reload=made.reload, draining=made.health.drain)
-            await server.start()
-            try:
-                if made.device_url is not None:
-                    server.urls["device"] = made.device_url
-                write(state.url, f"{server.urls['operator']}\n")
-                write(state.metrics_url, f"{server.urls['metrics']}\n")
-                yield Running(server, made, state, pki)
-            finally:
-                made.health.drain()
-                await made.drain()
-                await server.close()
+            from facade.up.running import running  # noqa: PLC0415 - half of our start
+
+            yield await stack.enter_async_context(running(state, names, settings, workers, clock))
     finally:
         lock.release()
 
@@ -112,44 +81,3 @@ async def _launched(stack: AsyncExitStack, settings: Settings, clock: Clock) -> 
     stack.push_async_callback(workers.close)
     await workers.launch()
     return workers
-
-
-def _node(
-    settings: Settings,
-    state: StateFolder,
-    workers: Workers | None,
-    pki: DevelopmentPki,
-    clock: Clock,
-) -> AbstractAsyncContextManager[Node]:
-    offline = Offline(state.offline, state.offline_passphrase)
-    if workers is None:
-        # Only here: the device wing's imports are the workers' otherwise.
-        from facade.app.alone import alone  # noqa: PLC0415
-
-        return alone(settings, pki=pki, offline=offline, clock=clock)
-    ground = Ground(state.root, state.private)
-    return with_workers(settings, workers, ground=ground, pki=pki, offline=offline, clock=clock)
-
-
-def _ports(settings: Settings, made: Node) -> list[Port]:
-    """In this order, so that probes see the drain while devices' pulls finish."""
-    ports = [
-        Port("metrics", parse_listen(settings.metrics.listen), made.metrics_app),
-        Port(
-            "operator",
-            parse_listen(settings.operator.listen),
-            made.operator_app,
-            tls=made.operator_tls,
-        ),
-    ]
-    if made.device is not None:
-        ports.append(
-            Port(
-                "device",
-                parse_listen(settings.device.listen),
-                made.device.app,
-                layer=made.device.layer,
-                idle_seconds=settings.device.limits.idle,
-            )
-        )
-    return ports

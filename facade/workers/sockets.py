@@ -9,7 +9,7 @@ answered by the next one.
 import socket
 from contextlib import suppress
 
-from facade.server import BACKLOG, bind
+from facade.listening import BACKLOG, bind
 
 
 def bind_for_workers(host: str, port: int, count: int) -> list[socket.socket]:

@@ -24,7 +24,7 @@ import structlog
 
 from facade.clock import Clock
 from facade.errors import FacadeError
-from facade.server import DRAIN_SECONDS
+from facade.listening import DRAIN_SECONDS
 from facade.workers.process import WorkerProcess
 from facade.workers.restarts import SETTLED_SECONDS, Restarts
 from facade.workers.sockets import withdraw

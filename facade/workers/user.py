@@ -9,6 +9,7 @@ import os
 import pwd
 from dataclasses import dataclass
 
+from facade.config import Settings
 from facade.errors import Invalid
 
 
@@ -54,3 +55,11 @@ class WorkerUser:
             os.setresuid(self.uid, self.uid, self.uid)
         except OSError as error:
             raise Invalid(f"Workers cannot run as {self.name}: {error.strerror}.") from error
+
+
+def worker_user(settings: Settings) -> WorkerUser | None:
+    """Whom workers run as, when that is not us. Raises Invalid."""
+    if settings.device.worker_user is None:
+        return None
+    user = WorkerUser.named(settings.device.worker_user)
+    return None if user.is_us else user

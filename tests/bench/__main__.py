@@ -53,6 +53,8 @@ def main() -> int:
     )
     parser.add_argument("--out", type=Path, help="folder for results.{md,json,svg}")
     given = parser.parse_args()
+    # As installed: compiled once. Where this is set, every start would compile everything again.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     if not _have_packages():
         return 1
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]

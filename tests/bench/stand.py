@@ -143,8 +143,12 @@ class Stand:
         asyncio.run_coroutine_threadsafe(self.facade.stop(), self.loop).result()
 
     def facade_up(self) -> None:
-        """Start it again; return when it serves. It is another process then."""
-        asyncio.run_coroutine_threadsafe(self.facade.start(), self.loop).result()
+        """Start it again, on all processors; return when it serves. It is another process then."""
+        asyncio.run_coroutine_threadsafe(self._facade_up(), self.loop).result()
+
+    async def _facade_up(self) -> None:
+        with on_processors(range(os.cpu_count() or 1)):
+            await self.facade.start()
 
 
 def _batches(rows: Iterator[tuple[str, ...]], count: int) -> Iterator[list[tuple[str, ...]]]:
@@ -246,8 +250,16 @@ def _ours(name: str, facade: FacadeProcess, root: str, devices: Sequence[Path]) 
 @contextlib.contextmanager
 def on_processor(number: int) -> Iterator[None]:
     """What is started within runs there, when the machine has so many processors."""
+    allowed = sorted(os.sched_getaffinity(0))
+    with on_processors([allowed[min(number, len(allowed) - 1)]]):
+        yield
+
+
+@contextlib.contextmanager
+def on_processors(numbers: Iterable[int]) -> Iterator[None]:
+    """What is started within runs on these."""
     allowed = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {sorted(allowed)[min(number, len(allowed) - 1)]})
+    os.sched_setaffinity(0, numbers)
     try:
         yield
     finally:

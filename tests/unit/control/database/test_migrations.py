@@ -1,12 +1,14 @@
 """The migrations make exactly the tables of the models, from nothing and back."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from sqlalchemy import Connection, inspect
 
 from facade.control.database.engine import Database
-from facade.control.database.migrate import SCRIPTS, migrate
+from facade.control.database.migrate import NEWEST, SCRIPTS, migrate
 from facade.control.database.tables import metadata
 from facade.errors import Unavailable
 
@@ -31,10 +33,26 @@ async def test_up_from_empty_gives_exactly_the_tables_of_the_models(tmp_path: Pa
     assert set(names) == {*metadata.tables, "alembic_version"}
 
 
-async def test_running_it_again_changes_nothing(tmp_path: Path) -> None:
+def test_the_newest_step_is_the_last_one() -> None:
+    from alembic.script import ScriptDirectory
+
+    assert ScriptDirectory(str(SCRIPTS)).get_heads() == [NEWEST]
+
+
+AGAIN = """
+import asyncio, sys
+from facade.control.database.migrate import migrate
+asyncio.run(migrate(sys.argv[1]))
+print("alembic" in sys.modules)
+"""
+
+
+def test_a_start_on_what_is_up_to_date_changes_nothing_and_loads_no_alembic(tmp_path: Path) -> None:
     url = f"sqlite+aiosqlite:///{tmp_path}/facade.db"
-    await migrate(url)
-    await migrate(url)
+    for loads_it in (True, False):
+        command = [sys.executable, "-c", AGAIN, url]
+        shown = subprocess.run(command, check=True, capture_output=True, text=True)
+        assert shown.stdout == f"{loads_it}\n"
 
 
 async def test_a_database_of_a_newer_version_is_refused(tmp_path: Path) -> None:

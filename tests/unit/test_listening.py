@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from facade.errors import Invalid
-from facade.server import bind
+from facade.listening import bind
 
 
 def test_any_address_takes_both_families() -> None:
