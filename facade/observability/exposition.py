@@ -25,7 +25,11 @@ _ADDED_UP = frozenset({"counter", "histogram"})
 _KINDS = _ADDED_UP | {"gauge"}
 """What we have; `prometheus_client` refuses to show a kind that it does not know."""
 _NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
-"""A metric's or a label's (Prometheus' data model)."""
+"""A metric's (Prometheus' data model)."""
+_LABEL = re.compile(r"(?!__)[a-zA-Z_][a-zA-Z0-9_]*")
+"""A label's; those with two underscores are Prometheus' own, and spoil a whole page."""
+_SUFFIXES = frozenset({"", "_total", "_created", "_bucket", "_count", "_sum"})
+"""Of a family's samples."""
 _CREATED = "_created"
 _COMBINE: dict[Mode, Callable[[float, float], float]] = {
     Mode.SUM: lambda one, other: one + other,
@@ -89,7 +93,7 @@ def decode(data: bytes) -> Families:
     try:
         return {name: _family(name, *rest) for name, *rest in json.loads(data)}
     # Deep nesting, and a whole number beyond any float, are no ValueErrors.
-    except (ValueError, TypeError, RecursionError, OverflowError) as error:
+    except (ValueError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise Invalid("Another process sent samples that are none.") from error
 
 
@@ -101,18 +105,29 @@ def _family(name: Any, kind: Any, text: Any, samples: Any) -> Family:
         str(kind),
         _text(text),
         {
-            (
-                _name(sample),
-                tuple((_name(label), _text(value)) for label, value in labels),
-            ): float(number)
+            (_sample(sample, name), _labels(labels)): float(number)
             for sample, labels, number in samples
         },
     )
 
 
+def _sample(value: Any, family: str) -> str:
+    """A sample goes with its family, or it could stand for another's."""
+    if value.removeprefix(family) not in _SUFFIXES or not value.startswith(family):
+        raise ValueError("no name of a sample of that metric")
+    return str(value)
+
+
+def _labels(values: Any) -> tuple[tuple[str, str], ...]:
+    labels = {label: _text(value) for label, value in values}
+    if len(labels) != len(values) or not all(map(_LABEL.fullmatch, labels)):
+        raise ValueError("no labels")
+    return tuple(labels.items())
+
+
 def _name(value: Any) -> str:
     if _NAME.fullmatch(value) is None:
-        raise ValueError("no name of a metric or a label")
+        raise ValueError("no name of a metric")
     return str(value)
 
 
@@ -149,6 +164,25 @@ def _mode(family: Family, sample: str) -> Mode:
 def lasting(families: Families) -> Families:
     """What stays true of a process that is gone: what it counted."""
     return {name: family for name, family in families.items() if family.kind in _ADDED_UP}
+
+
+def known_only(families: Families, known: Families) -> Families:
+    """What of `families` is a figure that `known` has as well."""
+    return {
+        name: Family(
+            name,
+            family.kind,
+            family.help,
+            {key: value for key, value in family.samples.items() if key in known[name].samples},
+        )
+        for name, family in families.items()
+        if name in known
+    }
+
+
+def count(families: Families) -> int:
+    """How many samples there are."""
+    return sum(len(family.samples) for family in families.values())
 
 
 def render(families: Families) -> bytes:

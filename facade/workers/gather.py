@@ -2,22 +2,37 @@
 
 Guarantees: a figure that grows never goes back: a worker that does not answer in time stays in with its
 last known figures, and what a worker that ended had counted stays for good (what it counted after it was
-last asked is lost). The node is unready when no worker can serve; when only some cannot, it is degraded.
+last asked is lost); what stays is bounded (`MAX_LEFT`). The node is unready when no worker can serve; when only some cannot, it is degraded.
 """
 
 import asyncio
 from collections.abc import Sequence
 from typing import Protocol
 
+import structlog
 from prometheus_client import CollectorRegistry
 
 from facade.errors import FacadeError
-from facade.observability.exposition import Families, decode, lasting, merged, read, render
+from facade.observability.exposition import (
+    Families,
+    count,
+    decode,
+    known_only,
+    lasting,
+    merged,
+    read,
+    render,
+)
 from facade.observability.health import Finding, Severity, decode_findings
 from facade.workers.supervisor import Phase, Workers
 
+log = structlog.get_logger(__name__)
+
 ASK_SECONDS = 2.0
 """A probe's and a scrape's patience is about ten."""
+MAX_LEFT = 400_000
+"""Figures kept of workers that ended: honest ones leave the same again and again, and each of them bounds its
+labels; one that was taken over could leave others at each end."""
 
 
 class Asked(Protocol):
@@ -38,12 +53,21 @@ class Gathering:
     Arguments:
         own: what the parent counts itself.
         asked: by the workers' order.
+        max_left: figures of workers that ended, at most.
     """
 
-    def __init__(self, own: CollectorRegistry, workers: Workers, asked: Sequence[Asked]) -> None:
+    def __init__(
+        self,
+        own: CollectorRegistry,
+        workers: Workers,
+        asked: Sequence[Asked],
+        *,
+        max_left: int = MAX_LEFT,
+    ) -> None:
         self._own = own
         self._workers = workers
         self._asked = asked
+        self._max_left = max_left
         self._last: dict[int, Families] = {}
         self._gone: Families = {}
         self._ends = [0] * len(asked)
@@ -52,7 +76,11 @@ class Gathering:
     def retired(self, index: int) -> None:
         """A worker's process ended: keep what it counted."""
         self._ends[index] += 1
-        self._gone = merged([self._gone, lasting(self._last.pop(index, {}))])
+        left = lasting(self._last.pop(index, {}))
+        if count(both := merged([self._gone, left])) > self._max_left:
+            log.error("worker_figures_dropped", worker=index, count=count(left))
+            both = merged([self._gone, known_only(left, self._gone)])
+        self._gone = both
 
     def findings(self) -> tuple[Finding, ...]:
         """As of the last `look`."""

@@ -76,7 +76,8 @@ def run(name: str, corpus: Path, options: Sequence[str], findings: Path = FINDIN
     verdict = "FAILED" if ran.returncode else "ok"
     print(f"{verdict:7}{name:16}{summary(log)} in {time.monotonic() - begun:5.1f} s", flush=True)
     if ran.returncode:
-        print(log[-6000:])
+        # The first of the one is Python's traceback, the last of the other libFuzzer's own words.
+        print(ran.stdout[:4000], ran.stderr[-3000:], sep="\n")
     return ran.returncode == 0
 
 

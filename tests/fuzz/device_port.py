@@ -1,4 +1,4 @@
-"""Harnesses for what a device says: path, `?ns=`, Range, conditions, references, its certificate."""
+"""Harnesses for what a device says: path, `?ns=`, Range, conditions, references, who is behind a balancer."""
 
 from types import SimpleNamespace
 from typing import cast
@@ -15,19 +15,10 @@ from facade.oci.platform import Platform
 from facade.oci.ranges import parse_range
 from facade.oci.reference import Repository, Tag
 from facade.oci.request import PullRequest
-from facade.reasons import Reason
 from facade.serving.api.answers import plan
 from facade.serving.api.words import for_device
-from facade.serving.identity.certificate import (
-    DeviceCA,
-    DeviceCertificates,
-    SpiffeRule,
-    SubjectRule,
-)
-from facade.serving.identity.revocation import read_crls
 from facade.target import parse_artifact_path, parse_version
 from tests.fuzz.harness import Harness, fields
-from tests.support.pki import TRUST_DOMAIN, Authority, spiffe, subject
 
 SHA = "sha256:" + "a" * 64
 SIZE = 1000
@@ -93,41 +84,8 @@ def references(data: bytes) -> None:
     assert spiffe_id("facade.local", fleet, name) == text
 
 
-class Certificates:
-    """Certificates that the TLS layer let in, and revocation lists, of one CA."""
-
-    def __init__(self) -> None:
-        self.authority = Authority.root("Device CA")
-        self.cas = DeviceCA.from_pem(self.authority.pem, ("dev",))
-
-    def der(self, data: bytes) -> None:
-        """Any bytes as a certificate."""
-        DeviceCertificates((self.cas,), SpiffeRule(TRUST_DOMAIN)).device(data)
-
-    def names(self, data: bytes) -> None:
-        """Well-signed certificates that name whatever the CA was talked into."""
-        uri, unit, common = fields(data, 3)
-        for rule in (SpiffeRule(TRUST_DOMAIN), SubjectRule()):
-            try:
-                name = subject(OU=unit or "-", CN=common or "-")
-                der = self.authority.device(uris=uri.split("\n"), subject=name).der
-            except (ValueError, UnicodeError):  # no such certificate can be made
-                return
-            try:
-                found = DeviceCertificates((self.cas,), rule).device(der)
-            except FacadeError as error:
-                assert error.reason is Reason.IDENTITY
-                continue
-            assert found.fleet == "dev"
-
-    def crl(self, data: bytes) -> None:
-        """Any bytes as a revocation list."""
-        read_crls(data, self.cas.certificates)
-
-
 def harnesses() -> list[Harness]:
     """All of them."""
-    certificates = Certificates()
     paths = [
         f"/v2/ghcr.io/org/app/manifests/{SHA}",
         f"/v2/org/app/blobs/{SHA}\0ghcr.io\0y",
@@ -174,17 +132,4 @@ def harnesses() -> list[Harness]:
             [b"sha512:", b"xn--", b"spiffe://", b"/fleet/", b"/device/"],
             1024,
         ),
-        Harness("certificate", certificates.der, [certificates.authority.device().der]),
-        Harness(
-            "identity",
-            certificates.names,
-            [
-                spiffe("dev", "kiosk-7").encode() + b"\0dev\0kiosk-7",
-                b"a\nb\0other\0x",
-                b"\0dev\0\xc3\x9f",
-            ],
-            [b"spiffe://", b"/fleet/", b"/device/", b"dev"],
-            512,
-        ),
-        Harness("crl", certificates.crl, [certificates.authority.crl()]),
     ]

@@ -183,9 +183,9 @@ def issuers_of(pem: bytes) -> list[str]:
     """The RFC 4514 subjects in a CA bundle, for `Devices(issuers=…)`. Raises Invalid."""
     try:
         certificates = x509.load_pem_x509_certificates(pem)
-    except (ValueError, x509.InvalidVersion) as error:
+        return [certificate.subject.rfc4514_string() for certificate in certificates]
+    except (ValueError, TypeError, x509.InvalidVersion) as error:
         raise Invalid("A device CA file must hold PEM certificates.") from error
-    return [certificate.subject.rfc4514_string() for certificate in certificates]
 
 
 def _canonical_serial(text: str) -> str:

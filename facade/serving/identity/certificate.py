@@ -32,7 +32,7 @@ from facade.errors import Denied, Invalid
 from facade.reasons import Reason
 
 UNREADABLE = (
-    *(ValueError, UnsupportedAlgorithm),
+    *(ValueError, TypeError, UnsupportedAlgorithm),
     *(x509.InvalidVersion, x509.DuplicateExtension, x509.UnsupportedGeneralNameType),
 )
 """All that cryptography raises for bytes that are no proper certificate."""

@@ -17,6 +17,8 @@ from cryptography import x509
 _HANDSHAKE_RECORD = 22  # RFC 8446, 5.1: ContentType
 _CERTIFICATE_MESSAGE = 11  # RFC 8446, 4: HandshakeType
 _MAX_SUBJECT_CHARS = 256
+_MAX_SERIAL_CHARS = 64
+"""A proper one has at most 40 (RFC 5280, 4.1.2.2); of what nobody verified, no more goes into a log."""
 
 
 class HandshakeReason(StrEnum):
@@ -145,7 +147,7 @@ class CertificateWatch:
         try:
             certificate = x509.load_der_x509_certificate(der)
             subject = certificate.subject.rfc4514_string()
-            serial = f"{certificate.serial_number:x}"
+            serial = f"{certificate.serial_number:x}"[:_MAX_SERIAL_CHARS]
         except Exception:  # noqa: BLE001 - hostile bytes; cryptography raises many kinds
             return None
         return PeerCertificate(subject[:_MAX_SUBJECT_CHARS], serial)

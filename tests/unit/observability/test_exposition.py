@@ -118,7 +118,13 @@ def test_over_the_wire_and_on_the_page_it_is_the_same() -> None:
         *_wire(name="a\nb 1"),
         *_wire(sample="a b"),
         *_wire(sample=None),
+        *_wire(sample="m_total"),
+        *_wire(sample="n_other"),
+        *_wire(sample=5),
         *_wire(label="a-b"),
+        *_wire(label="a:b"),
+        *_wire(label="__name__"),
+        *_wire(label=[]),
         *_wire(text="\ud800"),
         *_wire(labelled="\ud800"),
     ],
@@ -126,6 +132,13 @@ def test_over_the_wire_and_on_the_page_it_is_the_same() -> None:
 def test_anything_else_is_refused(data: bytes) -> None:
     with pytest.raises(Invalid):
         decode(data)
+
+
+@pytest.mark.parametrize("labels", [[["a", "1"], ["a", "2"]], [["a", "1"], ["a", "1"]], "ab"])
+def test_labels_that_would_spoil_the_page_are_refused(labels: object) -> None:
+    """Prometheus refuses a page whole for one sample with two labels of one name."""
+    with pytest.raises(Invalid):
+        decode(json.dumps([["n", "counter", "", [["n_total", labels, 1]]]]).encode())
 
 
 def test_every_gauge_has_a_mode_and_every_mode_a_gauge() -> None:

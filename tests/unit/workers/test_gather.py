@@ -115,6 +115,24 @@ async def test_an_answer_from_before_the_end_is_not_counted_twice() -> None:
     assert b"facade_pulls_total 4" not in late.render()
 
 
+async def test_what_ended_workers_leave_is_bounded() -> None:
+    """One that was taken over may end as often as it likes, with other figures each time."""
+    node = Node(1)
+    worker = node.workers[0]
+    late = Gathering(CollectorRegistry(), node.slots, [worker], max_left=50)
+    for number in range(30):
+        worker.begin()
+        worker.pulls.inc(1)
+        other = Counter("facade_other", "O.", ["host"], registry=worker.registry)
+        for each in range(4):
+            other.labels(f"{number}-{each}").inc()
+        await late.look()
+        late.retired(0)
+    page = late.render().decode()
+    assert "facade_pulls_total 30.0" in page
+    assert page.count("facade_other_total{") <= 50
+
+
 @pytest.mark.parametrize(
     ("found", "expected"),
     [

@@ -146,6 +146,41 @@ def test_an_order_holds_what_serving_needs_and_no_more(tmp_path: Path) -> None:
     assert order.settings.upstream.per_connection.transfers == 6
 
 
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"user": ["nobody", 0, 65534]},
+        {"user": ["nobody", -1, 65534]},
+        {"user": ["nobody", 65534, 2**32 - 1]},
+        {"user": ["nobody"]},
+        {"user": "nobody"},
+        {"index": True},
+        {"listen_fd": "7"},
+        {"others": ["a", 5]},
+        {"settings": {"teapot": 1}},
+        {"another": 1},
+    ],
+)
+def test_what_is_no_order_is_refused_in_words(tmp_path: Path, changed: dict[str, object]) -> None:
+    """The kernel takes a uid of -1 for "as it is": who shall become another user would stay root."""
+    order = Order(
+        index=0,
+        listen_fd=7,
+        control_socket=tmp_path / "control",
+        cache_socket=tmp_path / "0",
+        parent_uid=0,
+        user=WorkerUser("nobody", 65534, 65534),
+        others=(),
+        settings=serving_settings(_settings(tmp_path), tmp_path),
+    )
+    document = json.loads(order.encode())
+    assert Order.decode(json.dumps(document).encode()) == order
+    with pytest.raises(Invalid, match="cannot read its order"):
+        Order.decode(json.dumps(document | changed).encode())
+    with pytest.raises(Invalid, match="cannot read its order"):
+        Order.decode(b"[" * 100_000)
+
+
 def test_each_worker_may_have_one_transfer_at_least(tmp_path: Path) -> None:
     whole = _settings(tmp_path)
     whole = whole.model_copy(update={"device": whole.device.model_copy(update={"workers": 64})})

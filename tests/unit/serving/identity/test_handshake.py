@@ -3,6 +3,7 @@
 import ssl
 
 import pytest
+from cryptography import x509
 
 from facade.serving.identity.handshake import (
     CertificateWatch,
@@ -38,6 +39,26 @@ def fail(
                 if side is server_side:
                     return reason_for(error), watch.seen()
     raise AssertionError("the handshake succeeded")
+
+
+def test_of_an_endless_serial_a_log_gets_little() -> None:
+    """Nobody verified it, and everybody may send one of 100 KiB."""
+    leaf = OTHER.device()
+    serial = b"\x02\x82\x4e\x21\x01" + b"\x11" * 20_000
+    tbs = leaf.certificate.tbs_certificate_bytes
+    at = tbs.index(b"\xa0\x03\x02\x01\x02") + 5
+    inner = tbs[4 if tbs[1] == 0x82 else 3 : at] + serial + tbs[at + 2 + tbs[at + 1] :]
+    tbs = b"\x30\x82" + len(inner).to_bytes(2, "big") + inner
+    rest = leaf.der[leaf.der.index(leaf.certificate.tbs_certificate_bytes) :]
+    rest = rest[len(leaf.certificate.tbs_certificate_bytes) :]
+    der = b"\x30\x82" + len(tbs + rest).to_bytes(2, "big") + tbs + rest
+    assert x509.load_der_x509_certificate(der).serial_number > 2**100_000
+    watch = CertificateWatch()
+    message = b"\x0b" + bytes(7) + len(der).to_bytes(3, "big") + der
+    watch._message_passed(None, "read", 0x0304, 22, 11, message)
+    seen = watch.seen()
+    assert seen is not None
+    assert len(seen.serial) <= 64
 
 
 @pytest.mark.parametrize(
