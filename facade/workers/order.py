@@ -9,9 +9,12 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeGuard
+from typing import Annotated
+
+from pydantic import Field, StrictInt
 
 from facade.config.clouds import CredentialsSettings
+from facade.config.section import Section
 from facade.config.settings import (
     DatabaseSettings,
     MetricsSettings,
@@ -21,11 +24,28 @@ from facade.config.settings import (
     Settings,
 )
 from facade.errors import Invalid
-from facade.link.strict import Fields, Malformed, load
 from facade.workers.user import WorkerUser
 
 MAX_BYTES = 1_000_000
-_MAX_ID = 2**32 - 1
+
+
+_Id = Annotated[int, Field(strict=True, ge=0, lt=2**32 - 1)]
+"""Of a user or group; to the kernel the one beyond, -1, says "as it is"."""
+_Other = Annotated[_Id, Field(gt=0)]
+"""Whoever shall become another user must not stay root."""
+
+
+class _Given(Section):
+    """An order as it is written."""
+
+    index: StrictInt
+    listen_fd: StrictInt
+    control_socket: str
+    cache_socket: str
+    parent_uid: _Id
+    user: tuple[str, _Other, _Id] | None
+    others: tuple[str, ...]
+    settings: Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,36 +95,19 @@ class Order:
     def decode(cls, line: bytes) -> "Order":
         """What `encode` wrote. Raises Invalid for anything else, as when files of two versions mix."""
         try:
-            fields = Fields(load(line), "order")
-            order = cls(
-                index=fields.integer("index"),
-                listen_fd=fields.integer("listen_fd"),
-                control_socket=Path(fields.text("control_socket")),
-                cache_socket=Path(fields.text("cache_socket")),
-                parent_uid=fields.integer("parent_uid"),
-                user=_user(fields.any("user")),
-                others=tuple(map(Path, fields.texts("others"))),
-                settings=Settings.model_validate(fields.any("settings")),
-            )
-            fields.done()
-        except ValueError as error:  # pydantic's is one too
+            given = _Given.model_validate_json(line)
+        except ValueError as error:
             raise Invalid(f"A serving process cannot read its order ({error}).") from error
-        return order
-
-
-def _user(value: object) -> WorkerUser | None:
-    """Raises Malformed."""
-    if value is None:
-        return None
-    name, uid, gid = value if isinstance(value, list) and len(value) == 3 else (None, None, None)
-    # To the kernel -1 says "as it is", and 0 is root: whoever shall become another must not stay one.
-    if not isinstance(name, str) or not _is_id(uid) or not _is_id(gid) or not uid:
-        raise Malformed("order: user is not of its kind")
-    return WorkerUser(name, uid, gid)
-
-
-def _is_id(number: object) -> TypeGuard[int]:
-    return type(number) is int and 0 <= number < _MAX_ID
+        return cls(
+            index=given.index,
+            listen_fd=given.listen_fd,
+            control_socket=Path(given.control_socket),
+            cache_socket=Path(given.cache_socket),
+            parent_uid=given.parent_uid,
+            user=None if given.user is None else WorkerUser(*given.user),
+            others=tuple(map(Path, given.others)),
+            settings=given.settings,
+        )
 
 
 def serving_settings(settings: Settings, metadata_dir: Path) -> Settings:
