@@ -4,6 +4,8 @@ VENV ?= .venv
 PYTHON ?= python3
 PY := $(VENV)/bin/python
 ARGS ?=
+# Test processes: much of the suite waits.
+JOBS ?= 3
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-fast bench fuzz soak lint format lock clean
@@ -28,10 +30,10 @@ demo: $(VENV)/.runtime ## the whole main job on this machine (ARGS=--once exits 
 
 test: $(VENV)/.dev ## every test; installs the Debian packages they need when root
 	@bash .ci/packages
-	@$(PY) -m pytest $(ARGS)
+	@$(PY) -m pytest -n $(JOBS) $(ARGS)
 
 test-fast: $(VENV)/.dev ## the quick tests only
-	@$(PY) -m pytest -m "not slow and not clients" $(ARGS)
+	@$(PY) -m pytest -n $(JOBS) -m "not slow and not clients" $(ARGS)
 
 bench: $(VENV)/.dev ## CPU and memory against nginx and docker-registry (ARGS=--quick: 3 minutes)
 	@$(PY) -m tests.bench $(ARGS)

@@ -24,7 +24,7 @@ from tests.support.redis_server import RedisServer, redis_server
 from tests.support.registry import BasicAuth, BearerAuth
 from tests.support.token_server import Account
 
-pytestmark = [pytest.mark.timeout(240), pytest.mark.slow]
+pytestmark = pytest.mark.slow
 WRONG = "canary-wrong-Pa55word-$1"
 FIRST = "canary-first-Pa55word+/="
 SECOND = 'canary-second Pa55word\\"ä'

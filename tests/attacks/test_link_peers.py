@@ -45,7 +45,7 @@ from tests.support.ports import (
 )
 from tests.support.unix_tap import tapped
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 CONNECTION = Connection("c1", RegistryHost("registry.example"), "static")
 NOBODY = 65534
 ASK = """

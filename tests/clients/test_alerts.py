@@ -51,7 +51,7 @@ ELSEWHERE = {
     "FacadeReportsDropped",  # and then more than 10,000 pulls
 }
 """Not provoked here; promtool tries their rules."""
-PATIENCE_SECONDS = 40.0
+PATIENCE_SECONDS = 120.0
 NOFILE = 2048
 STREAMS = 12
 WAIT_SECONDS = 2
@@ -60,7 +60,6 @@ TIMESTAMP_SECONDS = 25
 pytestmark = [
     pytest.mark.clients,
     pytest.mark.slow,
-    pytest.mark.timeout(300),
     pytest.mark.asyncio(loop_scope="module"),
 ]
 
@@ -236,7 +235,7 @@ async def open_wreck(folder: Path) -> AsyncIterator[Wreck]:
         "targets": dt.timedelta(days=30),
         "dev": dt.timedelta(days=5),
         "snapshot": dt.timedelta(days=1),
-        "timestamp": dt.timedelta(seconds=TIMESTAMP_SECONDS),
+        "timestamp": dt.timedelta(days=1),
     }
     source, pinned = folder / "source", folder / "pinned.json"
     pinned.write_bytes(tuf.pinned)
@@ -260,7 +259,11 @@ async def open_wreck(folder: Path) -> AsyncIterator[Wreck]:
 
 async def test_what_ends_soon_or_has_ended(scene: Scene) -> None:
     """First: the wreck's timestamp does not last long. The shop, meanwhile, has nothing to complain of."""
-    assert await scene.wreck.ask() == 403
+    wreck = scene.wreck
+    wreck.tuf.lifetimes["timestamp"] = dt.timedelta(seconds=TIMESTAMP_SECONDS)
+    wreck.tuf.publish()
+    wreck.tuf.write(wreck.source)
+    assert await wreck.ask() == 403
     await scene.firing(
         *("FacadeTimestampNotRenewed", "FacadeSnapshotNotRenewed", "FacadeOfflineRoleExpires"),
         *("FacadeFleetRoleExpires", "FacadeServerCertificateExpires", "FacadeDeviceCaExpires"),
@@ -275,7 +278,7 @@ async def test_what_ends_soon_or_has_ended(scene: Scene) -> None:
     names = {item["metric"]["alertname"] for item in shops}
     assert names - {"FacadeEventLoopLags"} == at_ease  # that one the machine may be to blame for
     await scene.firing("FacadeMetadataExpired", "FacadeNotReady", "FacadeMetadataNotRefreshed")
-    assert await scene.wreck.ask() == 503
+    assert await wreck.ask() == 503
 
 
 async def test_devices_that_are_refused_and_that_do_not_get_in(scene: Scene) -> None:
@@ -385,6 +388,7 @@ async def test_a_clock_that_was_set_back(scene: Scene) -> None:
     await wreck.facade.stop()
     ahead = wreck.facade.state / "trust" / "verified" / "highest-time"
     ahead.write_text(f"{time.time() + 86_400:.0f}\n")
+    wreck.tuf.lifetimes["timestamp"] = dt.timedelta(days=1)
     wreck.tuf.publish(fleets=["dev"])
     wreck.tuf.write(wreck.source)
     await wreck.facade.start()

@@ -32,7 +32,6 @@ pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
     pytest.mark.clients,
     pytest.mark.slow,
-    pytest.mark.timeout(240),
 ]
 
 NAME = "facade-v6.test"

@@ -7,7 +7,7 @@ import pytest
 from tests.support.daemons import Containerd, containerd
 from tests.support.shop import LINE, REPOSITORY, Shop, shop
 
-pytestmark = [pytest.mark.clients, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.clients
 
 
 async def _configure(it: Shop, daemon: Containerd) -> None:

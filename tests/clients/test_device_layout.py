@@ -8,7 +8,7 @@ from tests.support.facade_process import run
 from tests.support.podman import podman_with
 from tests.support.shop import LINE, shop
 
-pytestmark = [pytest.mark.clients, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.clients
 
 
 async def test_the_layout_is_taken_by_skopeo_and_podman(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 from tests.support.daemons import docker
 from tests.support.shop import LINE, Shop, shop
 
-pytestmark = [pytest.mark.clients, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.clients
 
 NAME = "facade-v6.test"
 

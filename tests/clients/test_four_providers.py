@@ -9,7 +9,7 @@ from tests.support.cloud import State
 from tests.support.facade_process import Finished
 from tests.support.four_shapes import PROVIDERS, REPOSITORY, FourShapes, four_shapes
 
-pytestmark = [pytest.mark.clients, pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.clients, pytest.mark.slow]
 
 
 def _blobs(layout: Path) -> set[str]:

@@ -8,7 +8,7 @@ from tests.support.facade_process import Finished
 from tests.support.podman import Podman, podman_with
 from tests.support.shop import LINE, REPOSITORY, Shop, shop
 
-pytestmark = [pytest.mark.clients, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.clients
 
 
 async def _pull(podman: Podman, it: Shop, image: str) -> Finished:

@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.shop import Shop, shop
 
-pytestmark = [pytest.mark.clients, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.clients
 
 
 def _blobs(layout: Path) -> set[str]:

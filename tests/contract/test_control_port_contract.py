@@ -22,7 +22,7 @@ from tests.support.ports import ControlSide, control_linked, control_served, con
 
 HOST = RegistryHost("registry.example")
 REPOSITORY = Repository("org/app")
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 @dataclass

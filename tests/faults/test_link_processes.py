@@ -24,7 +24,7 @@ from tests.faults.link_process import SLOW
 from tests.support.ports import Dropped, control_linked
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 30.0
+PATIENCE = 60.0
 HOST = RegistryHost("registry.example")
 CONNECTION = Connection("id-registry.example", HOST, "anonymous")
 QUICK = Scope(Repository("quick/app"))

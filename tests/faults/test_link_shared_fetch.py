@@ -21,7 +21,7 @@ from tests.support.blobs import CONNECTION, MEBI, REPOSITORY, Bench, get, make_c
 from tests.support.ports import cache_linked
 
 CONTENT = make_content(3 * MEBI)
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 
 @dataclass

@@ -23,7 +23,7 @@ from tests.support.misbehaviour import slow_head, truncate
 from tests.support.small_disk import SmallDisk, small_disk
 from tests.support.stricken import Goods, Stricken, stricken
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.asyncio(loop_scope="module")]
 
 SIZE = 1024 * 1024
 LARGE = 10 * 1024 * 1024

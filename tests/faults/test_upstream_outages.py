@@ -27,7 +27,7 @@ from tests.support.registry import BearerAuth, Registry
 from tests.support.stricken import Goods, Stricken, stricken
 from tests.support.token_server import TokenServer
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.asyncio(loop_scope="module")]
 
 NAME = "registry.test"
 SIZE = 200_000

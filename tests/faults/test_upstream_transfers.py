@@ -28,7 +28,7 @@ from tests.support.misbehaviour import (
 )
 from tests.support.stricken import HELD, Goods, Read, Stricken, stricken
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.asyncio(loop_scope="module")]
 
 SIZE = 512 * 1024
 TENTHS = [SIZE * tenth // 10 for tenth in range(11)]

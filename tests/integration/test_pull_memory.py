@@ -70,7 +70,6 @@ async def highest_rss(stop: asyncio.Event) -> float:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 async def test_two_gibibytes_cold_and_then_warm(tmp_path: Path) -> None:
     async with (
         FacadeApp(tmp_path / "facade") as facade,

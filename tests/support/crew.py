@@ -15,7 +15,7 @@ from tests.support.live import Answered, Live
 
 CONNECTIONS = 40
 """That none of three workers gets any of them happens once in four million times."""
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 60.0
 
 
 def workers_of(pid: int) -> list[int]:

@@ -19,7 +19,7 @@ from facade.upstream.connection import Connection, ConnectionSettings
 from tests.support.token_server import TokenServer
 
 BINARY = "docker-registry"
-_START_SECONDS = 15.0
+_START_SECONDS = 60.0
 _STOP_SECONDS = 5.0
 _LOG_LINE = re.compile(r'"([A-Z]+) (\S+) HTTP/[0-9.]+" (\d{3}) ')
 

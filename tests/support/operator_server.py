@@ -18,7 +18,7 @@ from aiohttp.test_utils import TestServer
 from facade.cli.main import main
 from facade.cli.session import Session
 
-START_SECONDS = 10.0
+START_SECONDS = 60.0
 
 
 @contextmanager

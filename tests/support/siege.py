@@ -30,7 +30,7 @@ from tests.support.tuf_repo import TufRepo, signed_target
 
 REPOSITORY = "org/app"
 REFRESH_SECONDS = 0.2
-PATIENCE_SECONDS = 10.0
+PATIENCE_SECONDS = 60.0
 BRIEFLY_SECONDS = 5
 """Longer than a busy machine takes to see new metadata; the tests that use it wait for its end."""
 

@@ -25,7 +25,7 @@ from tests.support.live import Answered
 from tests.support.registry import Registry
 
 REPOSITORY = "acme/kiosk"
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS = 60.0
 HELD = 64 * 1024
 QUICK = {
     "FACADE_UPSTREAM__TIMEOUTS__CONNECT": "2",

@@ -13,7 +13,6 @@ from facade.control.connections.sealing import KeyRing
 from tests.support.live import PASSWORD, REPOSITORY, Live, live
 from tests.support.redis_server import redis_server
 
-pytestmark = pytest.mark.timeout(180)
 NEW = "canary-Pa55word-second"
 
 

@@ -22,7 +22,7 @@ from tests.support.redis_server import RedisServer, redis_server
 from tests.support.small_disk import small_disk
 
 MIB = 1024**2
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 60.0
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.slow]
 

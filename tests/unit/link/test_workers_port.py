@@ -21,7 +21,7 @@ from tests.support.ports import cache_linked
 
 CONNECTION = Connection("c1", RegistryHost("ghcr.io"), "anonymous")
 REPOSITORY = Repository("org/app")
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 
 @dataclass

@@ -17,7 +17,7 @@ from facade.workers.sockets import bind_for_workers
 from facade.workers.supervisor import Phase, Workers
 from tests.support.worker_scripts import COMMAND
 
-PATIENCE_SECONDS = 30
+PATIENCE_SECONDS = 60.0
 
 
 class QuickClock(SystemClock):

@@ -64,6 +64,7 @@ def test_a_certificate_ends_with_the_ca_that_vouches_for_it() -> None:
         (DEVICE.not_before.timestamp(), True),
         (DEVICE.not_before.timestamp() - 1, False),
     ],
+    ids=["now", "as it began", "before it began"],
 )
 def test_a_revoked_device_is_refused_for_certificates_begun_before(
     since: float, refused: bool
