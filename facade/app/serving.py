@@ -47,6 +47,7 @@ from facade.serving.trust.shared import NodeFiles
 from facade.serving.trust.verifier import Verifier
 from facade.upstream.addresses import AddressPolicy
 from facade.upstream.client import RegistryClient
+from facade.upstream.remembered import RememberingAuthorizer
 from facade.wings import CachePort, ControlPort
 
 
@@ -100,7 +101,7 @@ async def serving_wing(
         refresher, metadata = await _trust(stack, settings, metrics, clock, others)
         gates = upstream_gates(control, metrics, clock)
         upstream = RegistryClient(
-            authorizer=control,
+            authorizer=RememberingAuthorizer(control, clock),
             addresses=AddressPolicy(settings.upstream.allow_cidrs),
             clock=clock,
             timeouts=timeouts(settings),

@@ -27,6 +27,9 @@ DUTY_SECONDS = 5.0
 """How often a process looks whether it is its turn to keep the store."""
 LOOK_SECONDS = 1.0
 """How often the keeper looks whether others filled the store."""
+REST_SECONDS = 0.2
+"""How long it rests after a look: an image's layers come in dozens a second, and share one. What comes in
+meanwhile is little beside the room above the high watermark, and never passes the store's bound."""
 SCRUB_PAUSE_SECONDS = 24 * 3600.0
 PARTIAL_AGE_SECONDS = 24 * 3600.0
 """A partial not written for that long is swept."""
@@ -128,6 +131,7 @@ class StoreKeeper:
                 await self._evictor.evict_if_full()
             except (Unavailable, OSError) as error:
                 log.warning("eviction_failed", error=str(error))
+            await self._clock.sleep(REST_SECONDS)
 
     async def _tidy(self) -> None:
         limit = self._clock.time() - PARTIAL_AGE_SECONDS
