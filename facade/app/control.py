@@ -12,6 +12,7 @@ from pathlib import Path
 
 from aiohttp import web
 
+from facade.app.background import kept_running
 from facade.app.limits import timeouts
 from facade.app.tokens import for_the_serving_side, token_cache
 from facade.clock import Clock
@@ -40,7 +41,7 @@ from facade.control.credentials.providers import (
 )
 from facade.control.database.engine import Database
 from facade.control.database.migrate import migrate
-from facade.control.devices.denylist import DenyList
+from facade.control.devices.denylist import WRITE_AGAIN_SECONDS, DenyList
 from facade.control.devices.development import DevelopmentPki
 from facade.control.devices.service import Devices, issuers_of
 from facade.control.port import InProcessControlPort
@@ -119,6 +120,11 @@ async def control_wing(
         deny_list = DenyList(database)
         await deny_list.load()
 
+        async def write_revocations() -> None:
+            await deny_list.write_behind(clock)
+
+        kept_running(stack, write_revocations, pause=lambda: clock.sleep(WRITE_AGAIN_SECONDS))
+
         addresses = AddressPolicy(settings.upstream.allow_cidrs)
         limits = timeouts(settings)
         token_client = TokenClient(addresses=addresses, clock=clock, timeouts=limits)
@@ -176,6 +182,7 @@ async def control_wing(
         port.start()
         stack.push_async_callback(port.close)
         api_keys = ApiKeys(database, clock)
+        await api_keys.load()
         sealing = SealingRotation(
             key_file, ring, rows=store, leftovers=database, tokens=tokens.sealed
         )
@@ -251,7 +258,11 @@ async def control_wing(
             port=port,
             operator_app=application,
             api_keys=api_keys,
-            checks=(("insecure connections", lambda: _insecure(store)), *tokens.checks),
+            checks=(
+                ("insecure connections", lambda: _insecure(store)),
+                ("revocations", lambda: _unwritten(deny_list)),
+                *tokens.checks,
+            ),
         )
 
 
@@ -261,6 +272,17 @@ def _insecure(store: ConnectionStore) -> tuple[Finding, ...]:
     if not hosts:
         return ()
     return (Finding(Severity.DEGRADED, f"plain http to {', '.join(hosts)}"),)
+
+
+def _unwritten(deny_list: DenyList) -> tuple[Finding, ...]:
+    """Revocations that a restart would forget."""
+    if not deny_list.unwritten:
+        return ()
+    words = (
+        f"revocations not written down: {deny_list.unwritten}; they count, but the database cannot "
+        "be written, and a restart would forget them"
+    )
+    return (Finding(Severity.DEGRADED, words),)
 
 
 def _endpoints(settings: Settings) -> Endpoints:

@@ -38,6 +38,7 @@ _ADVICE = (
     ("draining", "it was told to stop and finishes its pulls"),
     ("deny list", "restart facade up and look at its log"),
     ("the control side", "restart facade up and look at its log"),
+    ("revocations", "make room for facade.db and leave it running: it tries again by itself"),
     (
         "plain http",
         "meant for tests: facade registry show HOST; connect it again without --insecure",

@@ -11,13 +11,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import structlog
 from sqlalchemy import Row, delete, insert, select, update
 
 from facade.clock import Clock
 from facade.control.database.engine import Database
 from facade.control.database.tables import api_keys as table
-from facade.errors import Invalid, NotFound
+from facade.errors import Invalid, NotFound, Unavailable
 from facade.secret import Secret
+
+log = structlog.get_logger(__name__)
 
 KEY_BYTES = 32
 PREFIX = "facade_"
@@ -41,11 +44,21 @@ class ApiKey:
 
 
 class ApiKeys:
-    """Makes, checks, lists and revokes keys."""
+    """Makes, checks, lists and revokes keys. `load` comes first."""
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
+        self._hashes: set[str] = set()
+
+    async def load(self) -> None:
+        """Read which keys there are. Raises Unavailable."""
+        async with self._database.read() as connection:
+            self._hashes = set((await connection.execute(select(table.c.hash))).scalars())
+
+    def known(self, key: Secret) -> bool:
+        """Whether it is one of ours, from memory; `authenticate` decides."""
+        return _hash(key) in self._hashes
 
     async def authenticate(self, key: Secret) -> ApiKey | None:
         """Whose key it is; None when it is unknown or revoked. Raises Unavailable."""
@@ -56,11 +69,18 @@ class ApiKeys:
             return None
         found, now = _key(row), self._clock.time()
         if found.last_used is None or now - found.last_used >= LAST_USED_SECONDS:
+            await self._used(found.id, now)
+        return found
+
+    async def _used(self, key_id: str, now: float) -> None:
+        """Note it, if that is possible: on a full disk an operator must still be able to revoke."""
+        try:
             async with self._database.write() as connection:
                 await connection.execute(
-                    update(table).where(table.c.id == found.id).values(last_used=now)
+                    update(table).where(table.c.id == key_id).values(last_used=now)
                 )
-        return found
+        except Unavailable as error:
+            log.warning("api_key_use_unwritten", error=error.message)
 
     async def create(
         self,
@@ -97,6 +117,7 @@ class ApiKeys:
                     created_at=made.created_at,
                 )
             )
+        self._hashes.add(_hash(secret))
         return made, secret
 
     async def list(self) -> Sequence[ApiKey]:
@@ -113,6 +134,7 @@ class ApiKeys:
             if row is None:
                 raise NotFound("There is no API key with that id. See: facade apikey list")
             await connection.execute(delete(table).where(table.c.id == key_id))
+        self._hashes.discard(row.hash)
         return _key(row)
 
 

@@ -212,6 +212,9 @@ class FakeKeys:
         self.looked_up += 1
         return self.by_value.get(key.reveal())
 
+    def known(self, key: Secret) -> bool:
+        return key.reveal() in self.by_value
+
     async def create(
         self,
         name: str,

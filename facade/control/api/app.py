@@ -43,7 +43,7 @@ def operator_app(
         record = await services.keys.authenticate(key)
         return None if record is None else principal(record)
 
-    authentication = Authentication(authenticate, services.clock)
+    authentication = Authentication(authenticate, services.keys.known, services.clock)
     register(app.router, ENDPOINTS, services, authentication)
     openapi: dict[str, Any] = document(ENDPOINTS)
 

@@ -1,13 +1,12 @@
 """Who may speak to the operator port: host names, API keys, failed attempts.
 
 Guarantees: a request whose Host header is not one of ours is refused before anything else (DNS
-rebinding: a web page whose name was re-pointed at 127.0.0.1 still sends its own name); a key that
-was never seen to work is looked up only when its address has not failed too often, so whoever
-guesses keys does not lock out the operators behind the same address. Does not protect against a
-flood of connections: the operator port is not meant for the internet.
+rebinding: a web page whose name was re-pointed at 127.0.0.1 still sends its own name); from an address
+that has failed too often only keys that are ours are looked up, so whoever guesses is stopped and
+locks no operator behind the same address out. Does not protect against a flood of connections: the
+operator port is not meant for the internet.
 """
 
-import hashlib
 import ipaddress
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable
@@ -22,12 +21,13 @@ from facade.errors import Denied
 from facade.secret import Secret
 
 Authenticate = Callable[[Secret], Awaitable[Principal | None]]
+Known = Callable[[Secret], bool]
+"""Whether a key looks like one of ours, from memory. Says nothing about what it may do."""
 
 FAILURES_ALLOWED = 20
 """Failed keys per address and window before 429."""
 FAILURE_WINDOW_SECONDS = 60.0
 _MAX_ADDRESSES = 10_000
-_MAX_WORKED = 1_000
 _MAX_KEY_CHARS = 512
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -72,12 +72,13 @@ class Authentication:
 
     Arguments:
         authenticate: looks a key up; None for a key that is unknown or revoked.
+        known: which keys are looked up from an address that has failed too often.
     """
 
-    def __init__(self, authenticate: Authenticate, clock: Clock) -> None:
+    def __init__(self, authenticate: Authenticate, known: Known, clock: Clock) -> None:
         self._authenticate = authenticate
+        self._known = known
         self._failed = FailedKeys(clock)
-        self._worked: OrderedDict[bytes, None] = OrderedDict()  # hashes, latest last
 
     async def principal(self, request: web.Request) -> Principal:
         """Who is asking.
@@ -85,22 +86,18 @@ class Authentication:
         Raises Unauthorized without a valid key, TooManyFailures after too many.
         """
         address = request.remote or ""
-        scheme, _, key = request.headers.get("Authorization", "").partition(" ")
-        key = key.strip()
-        mark = hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
-        if mark not in self._worked:
+        scheme, _, value = request.headers.get("Authorization", "").partition(" ")
+        key = Secret(value.strip())
+        # An overlong one is none, and not worth hashing; other bytes may be no text at all.
+        readable = len(value) <= _MAX_KEY_CHARS and value.isascii()
+        if not (readable and self._known(key)):
             self._failed.check(address)
         if scheme.lower() != "bearer" or not key:
             raise Unauthorized("Send the API key: Authorization: Bearer <api key>.")
-        principal = await self._authenticate(Secret(key)) if len(key) <= _MAX_KEY_CHARS else None
+        principal = await self._authenticate(key) if readable else None
         if principal is None:
-            self._worked.pop(mark, None)
             self._failed.failed(address)
             raise Unauthorized("This API key is not known here, or was revoked.")
-        self._worked[mark] = None
-        self._worked.move_to_end(mark)
-        while len(self._worked) > _MAX_WORKED:
-            self._worked.popitem(last=False)
         return principal
 
 

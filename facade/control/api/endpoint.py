@@ -22,7 +22,7 @@ from facade.control.api.permissions import Permission, Principal
 from facade.control.api.schemas.base import Nothing
 from facade.control.api.services import OperatorServices
 from facade.device import parse_device_path
-from facade.errors import FacadeError, Invalid
+from facade.errors import FacadeError, Invalid, Unavailable
 from facade.oci.host import RegistryHost
 from facade.target import parse_artifact_path
 
@@ -166,7 +166,7 @@ class _Dispatcher:
         try:
             answer = await endpoint.handler(call)
         except FacadeError as error:
-            await self._note(call, "failed", error=error.message)
+            await self._note_failure(call, error)
             raise
         except asyncio.CancelledError:
             await self._note(call, "interrupted")
@@ -188,6 +188,13 @@ class _Dispatcher:
             outcome=outcome,
             detail={"key": call.principal.id, **detail},
         )
+
+    async def _note_failure(self, call: Call[Any, Any], failed: FacadeError) -> None:
+        """As `_note`; where the trail cannot be written either, `failed` is what the caller must hear."""
+        try:
+            await self._note(call, "failed", error=failed.message)
+        except Unavailable as error:
+            log.error("audit_row_missing", action=self._endpoint.action, error=error.message)
 
     async def _refreshed(self) -> bool:
         try:

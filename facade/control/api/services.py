@@ -211,6 +211,10 @@ class ApiKeys(Protocol):
         """Whose key it is; None when it is unknown or revoked."""
         ...
 
+    def known(self, key: Secret) -> bool:
+        """Whether `authenticate` would very likely know it; never blocks."""
+        ...
+
     async def create(
         self,
         name: str,

@@ -2,7 +2,8 @@
 
 Guarantees: a certificate is issued only for a fleet that exists, to whoever proves to hold the key,
 under the name that the *operator* gave; it begins after the device's last revocation. A
-change is durable and in `DenyList.revocations()` before the call returns.
+change is durable and in `DenyList.revocations()` before the call returns; a revocation that cannot be
+written is in it too, and the call says that it is not durable.
 """
 
 import math

@@ -1,5 +1,6 @@
 """The audit trail, API keys, and records of pulls."""
 
+import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -87,6 +88,39 @@ async def test_last_used_is_noted_once_a_minute(database: Database) -> None:
         await keys.authenticate(secret)
         noted = (await keys.list())[0].last_used
         assert noted == (first if seconds != 1 else first + 60)
+
+
+async def test_a_key_opens_also_when_its_use_cannot_be_noted(
+    database: Database, tmp_path: Path
+) -> None:
+    """On a full disk somebody must still be able to revoke a device."""
+    clock = FakeClock()
+    keys = ApiKeys(database, clock)
+    made, secret = await keys.create("ci", frozenset(), None, actor="ann")
+    other = sqlite3.connect(tmp_path / "facade.db", isolation_level=None)
+    other.execute(
+        "CREATE TRIGGER full BEFORE UPDATE ON api_keys BEGIN INSERT INTO nowhere VALUES (1); END"
+    )
+    other.close()
+    found = await keys.authenticate(secret)
+    assert found is not None
+    assert found.id == made.id
+    assert (await keys.list())[0].last_used is None
+
+
+async def test_which_keys_there_are_is_known_without_a_look_into_the_database(
+    database: Database,
+) -> None:
+    keys = ApiKeys(database, FakeClock())
+    made, secret = await keys.create("ci", frozenset(), None, actor="ann")
+    again = ApiKeys(database, FakeClock())
+    assert not again.known(secret)
+    await again.load()
+    for each in (keys, again):
+        assert each.known(secret)
+        assert not each.known(Secret("facade_" + "x" * 43))
+    await again.revoke(made.id)
+    assert not again.known(secret)
 
 
 @pytest.mark.parametrize("name", ["", "  ", "x" * 256, "a\nb"])

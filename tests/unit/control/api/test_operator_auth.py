@@ -1,16 +1,20 @@
 """Who gets in at the operator port, and who does not."""
 
 import pytest
+from aiohttp.test_utils import make_mocked_request
 
 from facade.control.api.auth import (
     FAILURE_WINDOW_SECONDS,
     FAILURES_ALLOWED,
+    Authentication,
     FailedKeys,
     allowed_hosts,
 )
 from facade.control.api.endpoint import API_PREFIX
-from facade.control.api.errors import TooManyFailures
+from facade.control.api.errors import TooManyFailures, Unauthorized
+from facade.control.api.permissions import Principal
 from facade.control.api.routes import ENDPOINTS
+from facade.secret import Secret
 from tests.support.clock import FakeClock
 from tests.support.operator_services import Client, Fakes
 from tests.support.operator_system import ALL
@@ -77,20 +81,37 @@ async def test_guessing_keys_is_stopped_for_a_while(port: Client, fakes: Fakes) 
     assert (await port.get("/api/v1/fleets", headers=headers)).status == 401
 
 
-async def test_who_guesses_does_not_lock_out_a_key_that_worked_before(
-    port: Client, fakes: Fakes
-) -> None:
+async def test_who_guesses_does_not_lock_out_who_has_a_key(port: Client, fakes: Fakes) -> None:
     ours = {"Authorization": "Bearer key-for-everything"}
     assert (await port.get("/api/v1/fleets", headers=ours)).status == 200
     for _ in range(FAILURES_ALLOWED + 1):
         await port.get("/api/v1/fleets", headers={"Authorization": "Bearer guess"})
     assert (await port.get("/api/v1/fleets", headers=ours)).status == 200
-    fakes.keys.put("never-seen")
-    unseen = {"Authorization": "Bearer never-seen"}
-    assert (await port.get("/api/v1/fleets", headers=unseen)).status == 429
+    fakes.keys.put("never-used")
+    unused = {"Authorization": "Bearer never-used"}
+    assert (await port.get("/api/v1/fleets", headers=unused)).status == 200
+    looked_up = fakes.keys.looked_up
     await fakes.keys.revoke("id-key-for-everything")
-    assert (await port.get("/api/v1/fleets", headers=ours)).status == 401, "revoked is revoked"
-    assert (await port.get("/api/v1/fleets", headers=ours)).status == 429
+    assert (await port.get("/api/v1/fleets", headers=ours)).status == 429, "revoked is revoked"
+    assert fakes.keys.looked_up == looked_up, "and not looked up"
+    fakes.clock.advance(FAILURE_WINDOW_SECONDS)
+    assert (await port.get("/api/v1/fleets", headers=ours)).status == 401
+
+
+@pytest.mark.parametrize("header", ["Bearer " + "k" * 513, "Bearer ké"])
+async def test_what_can_be_no_key_counts_as_a_failed_one(fakes: Fakes, header: str) -> None:
+    """Whatever bytes it holds."""
+    authentication = Authentication(_nobody, fakes.keys.known, fakes.clock)
+    request = make_mocked_request("GET", "/", headers={"Authorization": header})
+    for _ in range(FAILURES_ALLOWED):
+        with pytest.raises(Unauthorized):
+            await authentication.principal(request)
+    with pytest.raises(TooManyFailures):
+        await authentication.principal(request)
+
+
+async def _nobody(key: Secret) -> Principal | None:
+    raise AssertionError("it should not be looked up")
 
 
 def test_failures_of_one_address_do_not_count_for_another() -> None:
