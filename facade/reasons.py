@@ -43,4 +43,5 @@ class Reason(StrEnum):
     CLOCK_SET_BACK = "clock-set-back"
     CLOSURE_INCOMPLETE = "closure-incomplete"
     CONTROL_UNAVAILABLE = "control-unavailable"
+    DENY_LIST_TOO_OLD = "deny-list-too-old"
     INTERNAL = "internal"

@@ -110,6 +110,10 @@ class ControlPort(Protocol):
         """A manifest kept at import, or None. The caller checks the digest itself."""
         ...
 
+    def silent_seconds(self) -> float:
+        """How long ago the control side last said that the snapshot is current; never blocks."""
+        ...
+
     def report(self, event: Event) -> None:
         """Take note of an event; never blocks, drops (and counts) when it cannot keep up."""
         ...

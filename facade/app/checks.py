@@ -11,10 +11,6 @@ from facade.serving.trust.refresher import TrustStatus
 
 CONTROL_DEGRADED_SECONDS = 60.0
 """credentials.md, "Connections": a control side that is away this long is told of."""
-CONTROL_UNREADY_SECONDS = 900.0
-"""From here on the deny list counts as too old (interface.md, "Metrics port"): a device that was
-revoked meanwhile is still served here, so a balancer must prefer another node. Longer than any
-restart, upgrade or migration of the control side takes; shorter than people take to come and look."""
 
 
 class TlsMaterial(Protocol):
@@ -54,16 +50,17 @@ def crl_check(material: TlsMaterial, now: float) -> tuple[Finding, ...]:
     )
 
 
-def deny_list_check(silent_seconds: float) -> tuple[Finding, ...]:
-    """Whether the deny list may still be relied on.
+def deny_list_check(silent_seconds: float, max_age: float) -> tuple[Finding, ...]:
+    """Whether the deny list may still be relied on (interface.md, "Metrics port").
 
     Arguments:
         silent_seconds: how long ago the control side last said that ours is current.
+        max_age: seconds of that after which devices are refused.
     """
-    if silent_seconds < CONTROL_DEGRADED_SECONDS:
+    if silent_seconds < min(CONTROL_DEGRADED_SECONDS, max_age):
         return ()
     minutes = int(silent_seconds // 60)
-    if silent_seconds < CONTROL_UNREADY_SECONDS:
+    if silent_seconds < max_age:
         words = (
             f"the control side has not been heard for {minutes} min: revocations since then are "
             "not known here, and nothing new can be had from registries"

@@ -174,6 +174,7 @@ async def serving_wing(
             access=access,
             clock=clock,
             default_registry=RegistryHost.parse(settings.device.default_registry),
+            deny_list_max_age=settings.device.deny_list_max_age,
             tracer=traces.requests,
         )
         kept_running(stack, guard.run, pause=lambda: clock.sleep(INTERVAL_SECONDS))

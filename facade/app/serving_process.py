@@ -88,8 +88,12 @@ async def _serve(order: Order, reports: int) -> None:
                 others=order.others,
             )
         )
+        max_age = settings.device.deny_list_max_age
         health = Health(
-            (*wing.checks, ("deny list", lambda: deny_list_check(control.silent_seconds())))
+            (
+                *wing.checks,
+                ("deny list", lambda: deny_list_check(control.silent_seconds(), max_age)),
+            )
         )
         sock = descriptor_of(order.listen_fd)
 
@@ -111,6 +115,7 @@ async def _serve(order: Order, reports: int) -> None:
             wing.cache,
             metrics=lambda: encode(read(metrics.registry)),
             health=lambda: encode_findings(health.findings()),
+            pulse=control.silent_seconds,
         )
         # Answers until the last pull is done: then the parent may still ask what was counted.
         await stack.enter_async_context(

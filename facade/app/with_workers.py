@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from facade.app.background import kept_running
 from facade.app.control import Offline, control_wing
 from facade.app.node import Node, Reloading, first_key
 from facade.clock import Clock
@@ -31,7 +32,9 @@ from facade.observability.worker_counts import WorkerCounts
 from facade.workers.gather import Gathering
 from facade.workers.ground import metadata_folders, open_to, places
 from facade.workers.order import Order, serving_settings
-from facade.workers.supervisor import Phase, Workers
+from facade.workers.slot import Phase, Why
+from facade.workers.stuck import INTERVAL_SECONDS, StuckWatch
+from facade.workers.supervisor import Workers
 from facade.workers.user import WorkerUser, worker_user
 
 
@@ -86,7 +89,10 @@ async def with_workers(
             stack.push_async_callback(port.close)
         gathering = Gathering(metrics.registry, workers, ports)
         counts = WorkerCounts(
-            metrics.registry, ready=lambda: workers.serving, configured=len(workers.slots)
+            metrics.registry,
+            ready=lambda: workers.serving,
+            configured=len(workers.slots),
+            reasons=Why,
         )
         orders = [
             Order(
@@ -108,6 +114,10 @@ async def with_workers(
             retired=gathering.retired,
             up_to_date=lambda index: ports[index].refresh(),
         )
+        watch = StuckWatch(
+            workers, ports, refuses_after=settings.device.deny_list_max_age, clock=clock
+        )
+        kept_running(stack, watch.run, pause=lambda: clock.sleep(INTERVAL_SECONDS))
         health = Health((*control.checks, ("workers", gathering.findings)))
         reload = Reloading(settings, workers.reload)
         metrics.watch_readiness(

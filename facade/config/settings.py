@@ -21,6 +21,7 @@ from facade.config.device_limits import DeviceLimits
 from facade.config.redis_url import parse_redis_url
 from facade.config.section import Cidr, Identity, Seconds, Section
 from facade.config.tracing import TracingSettings
+from facade.config.upstream import UpstreamSettings
 from facade.errors import FacadeError
 from facade.oci.host import RegistryHost
 
@@ -124,6 +125,12 @@ class DeviceSettings(Section):
         description="user that they run as, when facade up is started as root; it can read neither "
         "sealing key nor database nor online keys",
     )
+    deny_list_max_age: float = Field(
+        900,
+        ge=10,
+        le=86_400,
+        description="seconds without word from the control side until devices are refused",
+    )
     proxy_protocol_from: tuple[Cidr, ...] = Field(
         (), description="balancers whose connections begin with a PROXY protocol v2 header"
     )
@@ -222,38 +229,6 @@ class SealingSettings(Section):
     """The key ring that seals secrets at rest (control side only)."""
 
     key_file: Path | None = Field(None, description="key ring, mode 0600")
-
-
-class UpstreamTimeouts(Section):
-    """How long the upstream may take."""
-
-    connect: Seconds = Field(5, description="seconds to connect, TLS included")
-    first_byte: Seconds = Field(30, description="seconds until the first byte, retries included")
-    unreachable: Seconds = Field(15, description="seconds of failed connections until giving up")
-    stall: Seconds = Field(20, description="seconds without progress that count as broken")
-
-
-class UpstreamPerConnection(Section):
-    """Bounds per connected registry."""
-
-    transfers: int = Field(
-        16,
-        ge=1,
-        description="blob transfers at once per connection and node: each worker may have its share, "
-        "rounded up",
-    )
-
-
-class UpstreamSettings(Section):
-    """How registries are spoken to."""
-
-    allow_cidrs: tuple[Cidr, ...] = Field(
-        (), description="private or loopback ranges that registries may resolve to"
-    )
-    timeouts: UpstreamTimeouts = Field(default_factory=UpstreamTimeouts, description="")
-    per_connection: UpstreamPerConnection = Field(
-        default_factory=UpstreamPerConnection, description=""
-    )
 
 
 class PullSettings(Section):

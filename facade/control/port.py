@@ -116,6 +116,9 @@ class InProcessControlPort:
             self._dropped(self._events)
             self._events.clear()
 
+    def silent_seconds(self) -> float:
+        return 0.0  # it is this process
+
     def snapshot(self) -> ControlSnapshot:
         now = (self._connections.snapshot(), self._deny_list.revocations())
         if self._seen is None or now[0] is not self._seen[0] or now[1] is not self._seen[1]:

@@ -1,10 +1,10 @@
 """What the parent counts about its serving processes.
 
-Guarantees: `facade_worker_restarts_total` counts processes that ended unasked, from zero;
+Guarantees: `facade_worker_restarts_total` counts processes that were replaced, by why, each from zero;
 `facade_workers` is how many answer now. A facade that serves in its own process has neither.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
@@ -17,14 +17,22 @@ class WorkerCounts:
     Arguments:
         ready: how many answer, asked for at each scrape.
         configured: how many there should be.
+        reasons: why one may be replaced.
     """
 
     def __init__(
-        self, registry: CollectorRegistry, *, ready: Callable[[], int], configured: int
+        self,
+        registry: CollectorRegistry,
+        *,
+        ready: Callable[[], int],
+        configured: int,
+        reasons: Iterable[str],
     ) -> None:
         self._restarts = Counter(
-            "facade_worker_restarts", "Serving processes replaced.", registry=registry
+            "facade_worker_restarts", "Serving processes replaced.", ["reason"], registry=registry
         )
+        for reason in reasons:
+            self._restarts.labels(reason)
         self._gauge(registry, "facade_workers", "Serving processes that answer.").set_function(
             ready
         )
@@ -32,9 +40,9 @@ class WorkerCounts:
             configured
         )
 
-    def worker_restarted(self) -> None:
+    def worker_restarted(self, why: str) -> None:
         """A serving process ended unasked, and another takes its place."""
-        self._restarts.inc()
+        self._restarts.labels(why).inc()
 
     def _gauge(self, registry: CollectorRegistry, name: str, text: str) -> Gauge:
         mode_of(name)

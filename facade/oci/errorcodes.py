@@ -66,6 +66,7 @@ BY_REASON: Mapping[Reason, Answer] = MappingProxyType(
         Reason.CLOCK_SET_BACK: _UNAVAILABLE,
         Reason.CLOSURE_INCOMPLETE: _UNAVAILABLE,
         Reason.CONTROL_UNAVAILABLE: _UNAVAILABLE,
+        Reason.DENY_LIST_TOO_OLD: _UNAVAILABLE,
         Reason.INTERNAL: _INTERNAL,
     }
 )

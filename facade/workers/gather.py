@@ -24,7 +24,8 @@ from facade.observability.exposition import (
     render,
 )
 from facade.observability.health import Finding, Severity, decode_findings
-from facade.workers.supervisor import Phase, Workers
+from facade.workers.slot import Phase
+from facade.workers.supervisor import Workers
 
 log = structlog.get_logger(__name__)
 

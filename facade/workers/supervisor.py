@@ -3,7 +3,7 @@
 Guarantees: `begin` returns when all of them serve, or raises in the words of one that cannot; one that
 ends unasked is logged with its status or signal, counted, and replaced on the same socket, at once
 the first time (`restarts`); after `drain` none is left: who has not ended within the bound is
-killed. Does not look whether a process that runs still answers: `gather` does.
+killed. Does not look whether a process that runs still answers: `stuck` does.
 
 No process manager is used for this: circus and supervisor are daemons of their own that neither hand a
 replacement its predecessor's socket nor tie a child's life to its parent's, gunicorn's arbiter forks, so
@@ -15,9 +15,7 @@ import asyncio
 import signal
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from enum import StrEnum
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Protocol
 
 import structlog
@@ -26,7 +24,7 @@ from facade.clock import Clock
 from facade.errors import FacadeError
 from facade.listening import DRAIN_SECONDS
 from facade.workers.process import WorkerProcess
-from facade.workers.restarts import SETTLED_SECONDS, Restarts
+from facade.workers.slot import Phase, Slot, Why
 from facade.workers.sockets import withdraw
 
 log = structlog.get_logger(__name__)
@@ -41,36 +39,7 @@ KILL_AFTER_SECONDS = DRAIN_SECONDS + 5.0
 class WorkerObserver(Protocol):
     """Counts."""
 
-    def worker_restarted(self) -> None: ...
-
-
-class Phase(StrEnum):
-    """Where a worker stands."""
-
-    STARTING = "starting"
-    SERVING = "serving"
-    DOWN = "down"
-
-
-@dataclass(slots=True)
-class Slot:
-    """One worker's place: its socket and order outlive its processes."""
-
-    index: int
-    sock: socket.socket
-    order: bytes = b""
-    process: WorkerProcess | None = None
-    phase: Phase = Phase.STARTING
-    since: float = 0.0
-    restarts: Restarts = field(default_factory=Restarts)
-    ended: str = ""
-    current: bool = True
-    """Whether it has taken up what changed while it started."""
-
-    def crashing(self, now: float) -> bool:
-        """Whether its processes keep ending soon after their start."""
-        calm = self.phase is Phase.SERVING and now - self.since >= SETTLED_SECONDS
-        return self.restarts.crashing and not calm
+    def worker_restarted(self, why: str) -> None: ...
 
 
 class Workers:
@@ -98,7 +67,8 @@ class Workers:
         self._observer: WorkerObserver | None = None
         self._retired: Callable[[int], None] = lambda _index: None
         self._up_to_date: Callable[[int], Awaitable[bool]] | None = None
-        self._catching_up: set[asyncio.Task[None]] = set()
+        self._aside: set[asyncio.Task[None]] = set()
+        self._ending = False
 
     @property
     def serving(self) -> int:
@@ -159,6 +129,22 @@ class Workers:
             if slot.process is not None and slot.phase is Phase.SERVING:
                 slot.process.send(signal.SIGHUP)
 
+    def replace(self, slot: Slot, why: Why) -> None:
+        """End a worker that serves, so that another takes its place.
+
+        A stuck one is killed; any other one takes no more connections and finishes what it sends.
+        Does nothing once all are being ended.
+        """
+        process = slot.process
+        if self._ending or process is None or slot.phase is not Phase.SERVING:
+            return
+        slot.phase, slot.why = Phase.LEAVING, why
+        if why is Why.STUCK:
+            process.send(signal.SIGKILL)
+        else:
+            process.send(signal.SIGTERM)
+            self._do_aside(self._kill_late(slot, process))
+
     async def drain(self) -> None:
         """Take no more connections, let what runs finish, and end them."""
         await self._let_be()
@@ -176,7 +162,8 @@ class Workers:
         await self._until_gone(0)
 
     async def _let_be(self) -> None:
-        tasks = [*self._tasks, *self._catching_up]
+        self._ending = True
+        tasks = [*self._tasks, *self._aside]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -215,17 +202,19 @@ class Workers:
                 worker=slot.index,
                 pid=slot.process.pid,
                 status=slot.ended,
+                reason=slot.why,
                 seconds=lived,
             )
-            await self._replace(slot, lived)
+            await self._restart(slot, lived)
 
-    async def _replace(self, slot: Slot, lived: float) -> None:
+    async def _restart(self, slot: Slot, lived: float) -> None:
         while True:
             slot.phase = Phase.DOWN
             slot.restarts = slot.restarts.ended(lived)
             self._retired(slot.index)
             if self._observer is not None:
-                self._observer.worker_restarted()
+                self._observer.worker_restarted(slot.why)
+            slot.why = Why.ENDED
             if slot.restarts.delay:
                 withdraw(slot.sock)  # the others get its devices; none waits in a queue in vain
                 log.error(
@@ -246,16 +235,24 @@ class Workers:
                     log.error("worker_not_started", worker=slot.index, error=error.message)
                 else:
                     log.exception("worker_not_started", worker=slot.index)
-                slot.ended = "not started"
+                slot.ended, slot.why = "not started", Why.NOT_STARTED
                 if slot.process is not None:
                     slot.process.send(signal.SIGKILL)
                     await slot.process.ended()
                 continue
-            task = asyncio.create_task(self._catch_up(slot, slot.process))
-            self._catching_up.add(task)
-            task.add_done_callback(self._catching_up.discard)
+            self._do_aside(self._catch_up(slot, slot.process))
             log.info("worker_replaced", worker=slot.index, pid=slot.process.pid)
             return
+
+    def _do_aside(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._aside.add(task)
+        task.add_done_callback(self._aside.discard)
+
+    async def _kill_late(self, slot: Slot, process: WorkerProcess) -> None:
+        await self._clock.sleep(KILL_AFTER_SECONDS)
+        if slot.process is process:
+            process.send(signal.SIGKILL)
 
     async def _catch_up(self, slot: Slot, process: WorkerProcess) -> None:
         """Ask until it is current, or is another process; its end is noticed meanwhile."""

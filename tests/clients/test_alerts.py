@@ -32,6 +32,7 @@ import pytest
 import pytest_asyncio
 
 from tests.bench.cpu import family
+from tests.support.crew import workers_of
 from tests.support.docker_registry import free_port
 from tests.support.facade_process import FacadeProcess, facade_up
 from tests.support.live import Live, live
@@ -282,12 +283,16 @@ async def test_what_ends_soon_or_has_ended(scene: Scene) -> None:
 
 
 async def test_devices_that_are_refused_and_that_do_not_get_in(scene: Scene) -> None:
-    shop = scene.shop
+    """And the other facade's serving process ends, and ends again."""
+    shop, wreck = scene.shop, scene.wreck.facade
     path = shop.traffic.path("manifests", UNSIGNED)
+    os.kill(workers_of(wreck.pid)[0], signal.SIGKILL)
     assert set(await shop.get([path] * 110)) == {403}
+    await wreck.logged("worker_replaced", within=PATIENCE_SECONDS)
+    os.kill(workers_of(wreck.pid)[0], signal.SIGKILL)
     for _ in range(25):
         await shop.traffic.bare_handshake()
-    await scene.firing("FacadeDevicesRefused", "FacadeHandshakesFail")
+    await scene.firing("FacadeDevicesRefused", "FacadeHandshakesFail", "FacadeWorkersReplaced")
 
 
 async def test_wrong_bytes(scene: Scene) -> None:

@@ -53,6 +53,9 @@ class Scripted:
     def snapshot(self) -> ControlSnapshot:
         return self.now
 
+    def silent_seconds(self) -> float:
+        return 0.0
+
     async def authorization(
         self,
         connection: Connection,

@@ -171,6 +171,7 @@ class FacadeApp:
             access=AccessLog(),
             clock=clock,
             default_registry=RegistryHost("docker.io"),
+            deny_list_max_age=900,
         )
         await self.refresher.start()
         self._stack.push_async_callback(self.refresher.stop)

@@ -58,12 +58,16 @@ class FakeControl:
         self.manifests: dict[Place, bytes] = {}
         self.asked: list[Place] = []
         self.events: list[Event] = []
+        self.silent = 0.0
         self.gate: asyncio.Event | None = None
         self.header: str | None = None
         self.defect: Exception | None = None
 
     def snapshot(self) -> ControlSnapshot:
         return self.current
+
+    def silent_seconds(self) -> float:
+        return self.silent
 
     def connect(self, connection: Connection) -> None:
         self._change(connections={**self.current.connections, connection.host: connection})

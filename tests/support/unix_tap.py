@@ -1,4 +1,4 @@
-"""A relay between a client and a Unix socket that keeps every byte, and can break everything off.
+"""A relay between a client and a Unix socket that keeps every byte, and can hold up or break off everything.
 
 Guarantees: `heard` holds what went either way, in order per direction.
 """
@@ -18,12 +18,14 @@ class Tap:
 
     Arguments:
         path: where clients connect.
+        flowing: cleared, nothing goes on; nobody is told.
     """
 
     path: Path
     target: Path
     to_server: bytearray = field(default_factory=bytearray)
     to_client: bytearray = field(default_factory=bytearray)
+    flowing: asyncio.Event = field(default_factory=asyncio.Event)
     _writers: set[asyncio.StreamWriter] = field(default_factory=set)
 
     @property
@@ -45,29 +47,30 @@ class Tap:
         self._writers |= {writer, down}
         try:
             async with asyncio.TaskGroup() as both:
-                both.create_task(_copy(reader, down, self.to_server))
-                both.create_task(_copy(up, writer, self.to_client))
+                both.create_task(self._copy(reader, down, self.to_server))
+                both.create_task(self._copy(up, writer, self.to_client))
         finally:
             self._writers -= {writer, down}
             for each in (writer, down):
                 each.transport.abort()
 
-
-async def _copy(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, kept: bytearray
-) -> None:
-    with suppress(ConnectionError):
-        while data := await reader.read(_BLOCK):
-            kept += data
-            writer.write(data)
-            await writer.drain()
-    writer.transport.abort()
+    async def _copy(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, kept: bytearray
+    ) -> None:
+        with suppress(ConnectionError):
+            while data := await reader.read(_BLOCK):
+                await self.flowing.wait()
+                kept += data
+                writer.write(data)
+                await writer.drain()
+        writer.transport.abort()
 
 
 @asynccontextmanager
-async def tapped(target: Path) -> AsyncIterator[Tap]:
-    """A relay to `target`, beside it."""
-    tap = Tap(target.with_name("tap.sock"), target)
+async def tapped(target: Path, path: Path | None = None) -> AsyncIterator[Tap]:
+    """A relay to `target`, at `path` or beside it."""
+    tap = Tap(path or target.with_name("tap.sock"), target)
+    tap.flowing.set()
     server = await asyncio.start_unix_server(tap.relay, tap.path)
     try:
         yield tap

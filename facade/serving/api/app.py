@@ -44,14 +44,21 @@ def device_app(
     access: AccessLog,
     clock: Clock,
     default_registry: RegistryHost,
+    deny_list_max_age: float,
     tracer: RequestTracer | None = None,
 ) -> Handle:
     """The handler of every request.
 
     Arguments:
+        deny_list_max_age: seconds without word from the control side until devices are refused.
         tracer: wraps it; None costs nothing.
     """
-    peers = Peers(authorities=authorities, control=control, clock=clock)
+    peers = Peers(
+        authorities=authorities,
+        control=control,
+        clock=clock,
+        deny_list_max_age=deny_list_max_age,
+    )
     sender = Sender(pulls=pulls, peers=peers, guard=guard, clock=clock)
     routes = Routes(
         pulls=pulls,

@@ -2,7 +2,7 @@
 
 Guarantees: the device is that of the connection's verified certificate and of nothing else; its
 validity, its issuer, the deny list and CRLs are looked at as they are now, not as they were at the
-handshake. A look-up and two comparisons: cheap enough for every request and every round of
+handshake, and a deny list that may be too old admits nobody. A look-up and two comparisons: cheap enough for every request and every round of
 `pulls.guard`.
 """
 
@@ -12,10 +12,12 @@ from typing import Protocol
 
 from facade.clock import Clock
 from facade.device import Device
-from facade.errors import Denied
+from facade.errors import Denied, Unavailable
 from facade.reasons import Reason
 from facade.serving.identity.revocation import Crl, check
 from facade.wings import ControlPort
+
+RETRY_AFTER_SECONDS = 30.0
 
 
 class Certificates(Protocol):
@@ -39,12 +41,24 @@ class Authorities(Protocol):
 
 
 class Peers:
-    """Tells who is at the other end of a transport."""
+    """Tells who is at the other end of a transport.
 
-    def __init__(self, *, authorities: Authorities, control: ControlPort, clock: Clock) -> None:
+    Arguments:
+        deny_list_max_age: seconds without word from the control side until nobody is admitted.
+    """
+
+    def __init__(
+        self,
+        *,
+        authorities: Authorities,
+        control: ControlPort,
+        clock: Clock,
+        deny_list_max_age: float,
+    ) -> None:
         self._authorities = authorities
         self._control = control
         self._clock = clock
+        self._max_age = deny_list_max_age
 
     def identify(self, transport: BaseTransport | None) -> Device:
         """The device at the other end. Raises Denied (IDENTITY)."""
@@ -56,13 +70,24 @@ class Peers:
         return self._authorities.certificates().device(der)
 
     def admit(self, device: Device) -> None:
-        """Judge an identified device as of now. Raises Denied (DEVICE_REVOKED, IDENTITY)."""
+        """Judge an identified device as of now.
+
+        Raises Denied (DEVICE_REVOKED, IDENTITY), or Unavailable (DENY_LIST_TOO_OLD) when it may
+        have been revoked without our knowing.
+        """
         check(
             device,
             self._control.snapshot().revocations,
             self._clock.time(),
             self._authorities.crls(),
         )
+        if self._control.silent_seconds() >= self._max_age:
+            raise Unavailable(
+                "Whether this device was revoked is not known here just now: the control side of "
+                "the facade has not been heard for too long.",
+                reason=Reason.DENY_LIST_TOO_OLD,
+                retry_after=RETRY_AFTER_SECONDS,
+            )
 
     def check(self, transport: BaseTransport | None) -> Device:
         """Both: who it is, and whether it may go on."""

@@ -8,6 +8,7 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator
+from typing import Any
 
 import aiohttp
 import pytest
@@ -29,10 +30,12 @@ from tests.support.crew import (
 from tests.support.live import REPOSITORY, Live, live
 from tests.support.misbehaviour import trickle
 from tests.support.traffic import Samples, scrape
+from tests.support.unix_tap import tapped
 
 WORKERS = 3
 PSS_MIB = 110
 GONE_SECONDS = 2.0
+MAX_AGE_SECONDS = 10
 SLACK_SECONDS = 10.0
 """What a busy machine may add to a bound of some seconds."""
 
@@ -41,7 +44,10 @@ pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.slow]
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def it(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Live]:
-    env = {"FACADE_DEVICE__WORKERS": str(WORKERS)}
+    env = {
+        "FACADE_DEVICE__WORKERS": str(WORKERS),
+        "FACADE_DEVICE__DENY_LIST_MAX_AGE": str(MAX_AGE_SECONDS),
+    }
     async with live(tmp_path_factory.mktemp("workers"), env=env) as installation:
         await installation.add()
         await installation.import_all()
@@ -189,17 +195,59 @@ async def test_what_one_of_them_has_served_all_serve_with_the_control_side_stopp
         os.kill(it.facade.pid, signal.SIGCONT)
 
 
-async def test_with_the_control_side_stopped_cached_content_is_served_and_it_heals(
+async def test_with_the_control_side_stopped_for_too_long_devices_are_refused_and_it_heals(
     it: Live,
 ) -> None:
+    """What is cached is served meanwhile; nobody is replaced for what the control side did not see."""
+    pids = workers_of(it.facade.pid)
     os.kill(it.facade.pid, signal.SIGSTOP)
     try:
         answers = await from_all(it, blob(it, "v1"))
         assert {answer.status for answer in answers} == {200}
+        await everywhere(it, blob(it, "v1"), 503, within=MAX_AGE_SECONDS + SLACK_SECONDS)
+        refused = await it.get(blob(it, "v1"))
+        assert refused.reason == "deny-list-too-old"
+        assert int(refused.headers["Retry-After"]) > 0
     finally:
         os.kill(it.facade.pid, signal.SIGCONT)
+    await everywhere(it, blob(it, "v1"), 200, within=SLACK_SECONDS)
     assert (await it.pull("v2")).status == 200  # needs a token, so the control side
     assert (await readiness(it))[0] == 200
+    assert workers_of(it.facade.pid) == pids
+
+
+async def test_one_that_hangs_and_one_that_is_cut_off_are_replaced(it: Live) -> None:
+    """The third serves meanwhile, and no new connection is lost."""
+    before = await scrape(it)
+
+    def said(event: str, since: int) -> list[dict[str, Any]]:
+        return [each for each in it.facade.events[since:] if each["event"] == event]
+
+    control = it.facade.state / "run" / "control"
+    real = control.rename(control.with_name("real"))
+    async with tapped(real, control) as tap:
+        lines = len(it.facade.events)
+        os.kill(workers_of(it.facade.pid)[0], signal.SIGKILL)
+        await until(lambda: bool(said("worker_replaced", lines)))
+        cut_off = said("worker_replaced", lines)[0]["pid"]
+        assert b"/feed" in tap.heard
+        stopped = next(pid for pid in workers_of(it.facade.pid) if pid != cut_off)
+        tap.flowing.clear()
+        os.kill(stopped, signal.SIGSTOP)
+        await until(lambda: len(said("worker_of_no_use", lines)) == 2, within=60)
+        real.rename(control)  # before its successor looks for it
+        found = {(each["pid"], each["reason"]) for each in said("worker_of_no_use", lines)}
+        assert found == {(cut_off, "cut-off"), (stopped, "stuck")}
+    answers = await from_all(it, blob(it, "v1"))
+    assert {answer.status for answer in answers} == {200}
+    await until(lambda: len(said("worker_replaced", lines)) == 3)
+    after = await scrape(it)
+    for reason, count in (("ended", 1), ("cut-off", 1), ("stuck", 1), ("not-started", 0)):
+        name = "worker_restarts_total"
+        assert total(after, name, reason=reason) - total(before, name, reason=reason) == count
+    assert len(workers_of(it.facade.pid)) == WORKERS
+    assert not alive(stopped)
+    assert not alive(cut_off)
 
 
 async def test_hangup_reloads_all_of_them(it: Live) -> None:

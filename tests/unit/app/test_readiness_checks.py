@@ -6,7 +6,6 @@ import pytest
 
 from facade.app.checks import (
     CONTROL_DEGRADED_SECONDS,
-    CONTROL_UNREADY_SECONDS,
     certificate_check,
     crl_check,
     deny_list_check,
@@ -72,11 +71,11 @@ def test_metadata_is_unready_or_degraded_with_its_reasons() -> None:
 def test_a_control_side_that_is_away_degrades_after_a_minute_and_its_deny_list_grows_too_old() -> (
     None
 ):
-    assert deny_list_check(CONTROL_DEGRADED_SECONDS - 0.1) == ()
-    (away,) = deny_list_check(CONTROL_DEGRADED_SECONDS)
+    assert deny_list_check(CONTROL_DEGRADED_SECONDS - 0.1, 900) == ()
+    (away,) = deny_list_check(CONTROL_DEGRADED_SECONDS, 900)
     assert away.severity is Severity.DEGRADED
     assert "has not been heard for 1 min" in away.reason
-    assert deny_list_check(CONTROL_UNREADY_SECONDS - 0.1)[0].severity is Severity.DEGRADED
-    (old,) = deny_list_check(CONTROL_UNREADY_SECONDS)
+    assert deny_list_check(899.9, 900)[0].severity is Severity.DEGRADED
+    (old,) = deny_list_check(900, 900)
     assert old.severity is Severity.UNREADY
     assert old.reason == "deny list too old: the control side has not been heard for 15 min"

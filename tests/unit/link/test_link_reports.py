@@ -24,6 +24,9 @@ class Heard:
     def snapshot(self) -> ControlSnapshot:
         return ControlSnapshot()
 
+    def silent_seconds(self) -> float:
+        return 0.0
+
     def report(self, event: Event) -> None:
         self.events.append(event)
         self.hook()

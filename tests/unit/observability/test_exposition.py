@@ -148,7 +148,7 @@ def test_every_gauge_has_a_mode_and_every_mode_a_gauge() -> None:
     metrics.watch_cache(lambda: 0, lambda: 0)
     metrics.watch_store(lambda: 0, lambda: 0)
     metrics.watch_readiness(lambda: True, lambda: False)
-    WorkerCounts(metrics.registry, ready=lambda: 1, configured=2)
+    WorkerCounts(metrics.registry, ready=lambda: 1, configured=2, reasons=("ended",))
     metrics.redis_up(True)
     gauges = {name for name, family in read(metrics.registry).items() if family.kind == "gauge"}
     assert gauges == set(MODES)

@@ -34,6 +34,7 @@ STATUS = {
     "clock-set-back": 503,
     "closure-incomplete": 503,
     "control-unavailable": 503,
+    "deny-list-too-old": 503,
     "internal": 500,
 }
 

@@ -14,8 +14,9 @@ from facade.errors import Unavailable
 from facade.observability.exposition import encode, read
 from facade.observability.health import Finding, Severity, encode_findings
 from facade.workers.gather import Gathering, judged
+from facade.workers.slot import Phase
 from facade.workers.sockets import bind_for_workers
-from facade.workers.supervisor import Phase, Workers
+from facade.workers.supervisor import Workers
 
 BAD = Finding(Severity.UNREADY, "no valid metadata")
 POOR = Finding(Severity.DEGRADED, "a list is overdue")

@@ -13,8 +13,9 @@ import pytest
 from facade.clock import SystemClock
 from facade.errors import Invalid, Unavailable
 from facade.workers.process import passed_on
+from facade.workers.slot import Phase, Why
 from facade.workers.sockets import bind_for_workers
-from facade.workers.supervisor import Phase, Workers
+from facade.workers.supervisor import KILL_AFTER_SECONDS, Workers
 from tests.support.worker_scripts import COMMAND
 
 PATIENCE_SECONDS = 60.0
@@ -25,15 +26,18 @@ class QuickClock(SystemClock):
 
     def __init__(self) -> None:
         self.asked: list[float] = []
+        self.hold = asyncio.Event()
+        self.hold.set()
 
     async def sleep(self, seconds: float) -> None:
         self.asked.append(seconds)
         await asyncio.sleep(0.01)
+        await self.hold.wait()
 
 
 class Counted:
     def __init__(self) -> None:
-        self.restarts = 0
+        self.restarts: list[str] = []
         self.retired: list[int] = []
         self.fresh: list[int] = []
         self.answers: list[bool | Exception] = []
@@ -45,8 +49,8 @@ class Counted:
             raise answer
         return answer
 
-    def worker_restarted(self) -> None:
-        self.restarts += 1
+    def worker_restarted(self, why: str) -> None:
+        self.restarts.append(why)
 
 
 class Stand:
@@ -114,12 +118,51 @@ async def test_one_that_is_killed_is_replaced_on_its_socket_and_counted(tmp_path
         await until(lambda: it.workers.serving == 2)
         assert it.pid(0) != first
         assert it.pid(1) == other
-        assert it.counted.restarts == 1
+        assert it.counted.restarts == ["ended"]
         assert it.counted.retired == [0]
         await until(lambda: it.counted.fresh == [0])
         assert it.workers.slots[0].ended == "SIGKILL"
         assert it.clock.asked == []  # at once
         assert it.workers.crashing == ()
+
+
+async def test_one_that_is_stuck_is_killed_and_one_cut_off_finishes_first(tmp_path: Path) -> None:
+    async with stand(tmp_path, 2) as it:
+        await it.start("serve", "serve")
+        first, other = it.pid(0), it.pid(1)
+        it.clock.hold.clear()
+        os.kill(first, signal.SIGSTOP)
+        for slot, why in zip(it.workers.slots, (Why.STUCK, Why.CUT_OFF), strict=True):
+            it.workers.replace(slot, why)
+            it.workers.replace(slot, why)  # once is enough
+        assert it.workers.serving == 0
+        assert not it.workers.settled
+        await until(lambda: it.workers.serving == 2)
+        assert sorted(it.counted.restarts) == ["cut-off", "stuck"]
+        assert {it.pid(0), it.pid(1)}.isdisjoint({first, other})
+        assert it.noted(0) == ["started", "started"]
+        assert it.noted(1) == ["started", "drained", "started"]
+        os.kill(it.pid(0), signal.SIGKILL)
+        await until(lambda: it.counted.restarts[2:] == ["ended"])
+
+
+async def test_one_cut_off_that_does_not_finish_is_killed(tmp_path: Path) -> None:
+    async with stand(tmp_path, 1) as it:
+        await it.start("deaf")
+        it.workers.replace(it.workers.slots[0], Why.CUT_OFF)
+        await until(lambda: it.counted.restarts == ["cut-off"])
+        assert KILL_AFTER_SECONDS in it.clock.asked
+
+
+async def test_nobody_is_replaced_once_all_are_drained(tmp_path: Path) -> None:
+    async with stand(tmp_path, 1) as it:
+        await it.start("serve")
+        slot = it.workers.slots[0]
+        draining = asyncio.create_task(it.workers.drain())
+        await asyncio.sleep(0)
+        it.workers.replace(slot, Why.STUCK)
+        await draining
+        assert it.noted(0) == ["started", "drained"]
 
 
 async def test_a_defect_on_the_way_does_not_end_the_replacing(tmp_path: Path) -> None:
@@ -205,7 +248,7 @@ async def test_the_drain_asks_all_and_leaves_none(tmp_path: Path) -> None:
         await it.workers.drain()
         assert [it.noted(index)[-1] for index in (0, 1)] == ["drained", "drained"]
         assert not any(map(alive, pids))
-        assert it.counted.restarts == 0
+        assert it.counted.restarts == []
         assert {slot.phase for slot in it.workers.slots} == {Phase.DOWN}
 
 

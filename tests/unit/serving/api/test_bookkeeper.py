@@ -11,7 +11,7 @@ from aiohttp.test_utils import make_mocked_request
 from structlog.testing import capture_logs
 
 from facade.device import Device
-from facade.errors import Denied
+from facade.errors import Denied, Unavailable
 from facade.observability.access import AccessLog
 from facade.observability.metrics import Metrics
 from facade.observability.redaction import ALLOWED_KEYS
@@ -119,7 +119,9 @@ class Transport(asyncio.Transport):
 
 
 def a_peers(device: Device, control: FakeControl, clock: FakeClock) -> Peers:
-    return Peers(authorities=Authorities(device), control=control, clock=clock)
+    return Peers(
+        authorities=Authorities(device), control=control, clock=clock, deny_list_max_age=900
+    )
 
 
 @pytest.mark.parametrize("transport", [None, Transport(None), Transport(b""), Transport(b"?")])
@@ -128,6 +130,21 @@ def test_no_certificate_is_nobody(transport: Transport | None) -> None:
     with pytest.raises(Denied) as refusal:
         peers.check(transport)
     assert refusal.value.reason is Reason.IDENTITY
+
+
+def test_a_deny_list_that_nobody_confirms_admits_nobody() -> None:
+    device, control = a_device(), FakeControl()
+    peers = a_peers(device, control, FakeClock())
+    control.silent = 899.9
+    peers.check(Transport(b"der"))
+    control.silent = 900
+    with pytest.raises(Unavailable) as refusal:
+        peers.check(Transport(b"der"))
+    assert refusal.value.reason is Reason.DENY_LIST_TOO_OLD
+    assert refusal.value.retry_after
+    control.revoke(device.fleet, device.name, device.not_before.timestamp())
+    with pytest.raises(Denied):  # what is known stays known
+        peers.check(Transport(b"der"))
 
 
 def test_who_may_go_on_is_judged_as_of_now() -> None:

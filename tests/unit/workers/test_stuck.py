@@ -1,0 +1,197 @@
+"""Workers that run and are of no use, with a clock of ours: who is replaced, and who is let alone."""
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncIterator
+from typing import cast
+
+import pytest
+
+from facade.errors import Unavailable
+from facade.workers.process import WorkerProcess
+from facade.workers.slot import Phase, Slot, Why
+from facade.workers.sockets import bind_for_workers
+from facade.workers.stuck import BAD_ROUNDS, CUT_OFF_ROUNDS, CUT_OFF_SECONDS, StuckWatch
+from facade.workers.supervisor import Workers
+from tests.support.clock import FakeClock
+
+REFUSES_AFTER = 900.0
+
+
+class Process:
+    """As much of one as is looked at."""
+
+    pid = 4711
+
+
+class Worker:
+    """One that answers, or does not."""
+
+    def __init__(self) -> None:
+        self.silent: float | None = 0.5
+        self.gone = False
+        self.asked = 0
+        self.hook: asyncio.Event | None = None
+
+    async def pulse(self) -> float:
+        self.asked += 1
+        if self.hook is not None:
+            await self.hook.wait()
+        if self.gone:
+            raise Unavailable("Its socket is not there.")
+        if self.silent is None:
+            raise TimeoutError
+        return self.silent
+
+
+class Crew(Workers):
+    """Notes whom it should replace, and does so."""
+
+    def __init__(self, count: int, clock: FakeClock) -> None:
+        super().__init__(bind_for_workers("127.0.0.1", 0, count), environ=os.environ, clock=clock)
+        self.replaced: list[tuple[int, Why]] = []
+        for slot in self.slots:
+            slot.sock.close()
+            self.fresh(slot)
+
+    def fresh(self, slot: Slot) -> None:
+        slot.process, slot.phase = cast("WorkerProcess", Process()), Phase.SERVING
+
+    def replace(self, slot: Slot, why: Why) -> None:
+        self.replaced.append((slot.index, why))
+        self.fresh(slot)
+
+
+class Node:
+    def __init__(self, count: int = 3) -> None:
+        self.clock = FakeClock()
+        self.workers = [Worker() for _ in range(count)]
+        self.crew = Crew(count, self.clock)
+        self.watch = StuckWatch(
+            self.crew, self.workers, refuses_after=REFUSES_AFTER, clock=self.clock
+        )
+
+
+@contextlib.asynccontextmanager
+async def watching(node: Node) -> AsyncIterator[Node]:
+    task = asyncio.create_task(node.watch.run())
+    await node.clock.wait_for_sleepers()
+    try:
+        yield node
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_one_that_gives_no_sign_for_ten_seconds_is_replaced_and_only_that_one() -> None:
+    async with watching(Node()) as node:
+        node.workers[1].silent = None
+        await node.clock.run_for(BAD_ROUNDS - 1)
+        assert node.crew.replaced == []
+        await node.clock.run_for(1)
+        assert node.crew.replaced == [(1, Why.STUCK)]
+        node.workers[1].silent = 0.5
+        await node.clock.run_for(60)
+        assert len(node.crew.replaced) == 1
+
+
+async def test_one_that_answers_now_and_then_is_let_alone() -> None:
+    async with watching(Node()) as node:
+        for _ in range(5):
+            node.workers[0].silent = None
+            await node.clock.run_for(BAD_ROUNDS - 1)
+            node.workers[0].silent = 0.5
+            await node.clock.run_for(1)
+        assert node.crew.replaced == []
+
+
+async def test_nothing_is_held_against_it_when_the_parent_did_not_run_itself() -> None:
+    """A machine asleep, a stopped group: all stopped, all go on, and the worker takes its time."""
+    async with watching(Node()) as node:
+        node.workers[0].silent = None
+        for _ in range(5):
+            await node.clock.run_for(BAD_ROUNDS - 2)
+            node.clock.advance(600)
+        assert node.crew.replaced == []
+        await node.clock.run_for(BAD_ROUNDS + 1)
+        assert node.crew.replaced == [(0, Why.STUCK)]
+
+
+async def test_a_round_during_which_the_parent_was_stopped_does_not_count() -> None:
+    async with watching(Node(1)) as node:
+        [worker] = node.workers
+        worker.silent = None
+        await node.clock.run_for(BAD_ROUNDS - 1)
+        worker.hook = asyncio.Event()
+        asked = worker.asked
+        await node.clock.run_for(1)
+        assert worker.asked == asked + 1
+        node.clock.advance(600)  # stopped while it waits for the answer
+        worker.hook.set()
+        await node.clock.run_for(BAD_ROUNDS - 2)
+        assert node.crew.replaced == []
+
+
+async def test_a_jump_of_the_wall_clock_is_nobodys_fault() -> None:
+    async with watching(Node()) as node:
+        node.workers[0].silent = None
+        await node.clock.run_for(BAD_ROUNDS - 2)
+        node.clock.shift(86_400)
+        await node.clock.run_for(1)
+        node.clock.shift(-2 * 86_400)
+        assert node.crew.replaced == []
+        await node.clock.run_for(1)
+        assert node.crew.replaced == [(0, Why.STUCK)]
+
+
+@pytest.mark.parametrize("phase", [Phase.STARTING, Phase.LEAVING, Phase.DOWN])
+async def test_one_that_starts_drains_or_is_down_is_not_asked(phase: Phase) -> None:
+    async with watching(Node()) as node:
+        node.workers[2].silent = None
+        node.crew.slots[2].phase = phase
+        asked = node.workers[2].asked
+        await node.clock.run_for(3 * BAD_ROUNDS)
+        assert node.crew.replaced == []
+        assert node.workers[2].asked == asked
+
+
+async def test_what_its_predecessor_missed_is_not_held_against_a_replacement() -> None:
+    async with watching(Node()) as node:
+        node.workers[0].silent = None
+        await node.clock.run_for(BAD_ROUNDS - 1)
+        node.crew.fresh(node.crew.slots[0])  # it crashed meanwhile
+        await node.clock.run_for(BAD_ROUNDS - 1)
+        assert node.crew.replaced == []
+
+
+async def test_one_whose_socket_is_gone_may_serve_well() -> None:
+    async with watching(Node()) as node:
+        node.workers[0].gone = True
+        await node.clock.run_for(5 * BAD_ROUNDS)
+        assert node.crew.replaced == []
+
+
+async def test_one_cut_off_from_the_control_side_is_replaced_while_another_hears_it() -> None:
+    async with watching(Node()) as node:
+        node.workers[2].silent = CUT_OFF_SECONDS - 0.1
+        await node.clock.run_for(3 * BAD_ROUNDS)
+        assert node.crew.replaced == []
+        node.workers[2].silent = CUT_OFF_SECONDS
+        await node.clock.run_for(CUT_OFF_ROUNDS - 1)
+        assert node.crew.replaced == []
+        await node.clock.run_for(1)
+        assert node.crew.replaced == [(2, Why.CUT_OFF)]
+
+
+async def test_when_none_hears_it_none_is_replaced_before_it_refuses_devices_anyway() -> None:
+    """What keeps all of them from it would keep their replacements from it, and from starting."""
+    async with watching(Node(2)) as node:
+        for worker in node.workers:
+            worker.silent = REFUSES_AFTER - 0.1
+        await node.clock.run_for(3 * BAD_ROUNDS)
+        assert node.crew.replaced == []
+        for worker in node.workers:
+            worker.silent = REFUSES_AFTER
+        await node.clock.run_for(CUT_OFF_ROUNDS)
+        assert node.crew.replaced == [(0, Why.CUT_OFF), (1, Why.CUT_OFF)]
