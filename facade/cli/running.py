@@ -149,7 +149,7 @@ def workers(figures: Figures) -> Iterator[Finding]:
     ended = int(figures.one("worker_restarts_total") or 0)
     words = f"{serving:.0f} of {configured:.0f} serve"
     if ended:
-        words += f"; {ended} ended unasked since the start (worker_ended in the log says how)"
+        words += f"; {ended} were replaced since the start (worker_ended in the log says how)"
     missing = serving < configured
     if missing:
         words += "; the missing are started again by themselves: if they stay away, see the log"

@@ -4,7 +4,8 @@ Guarantees: a line says the same, in the same form, whichever way it takes. The 
 it should be, JSON asked for) are put together here and written with their neighbours, at most
 `GATHER_SECONDS` late, since a system call for each would cost more than the line; every other line
 goes through structlog at once. What is put together here was parsed by a grammar of ours or is a word
-of ours: it needs neither quoting nor a search for secrets (`redaction.PLAIN_KEYS`).
+of ours: it needs neither quoting nor a search for secrets (`redaction.PLAIN_KEYS`), and is bounded, so
+that lines of several processes do not mix (`lines`).
 """
 
 import asyncio
@@ -14,6 +15,7 @@ from typing import TextIO
 import structlog
 
 from facade.device import Device
+from facade.observability.lines import writes
 from facade.observability.logs import Lines, Stamp
 from facade.oci.request import PullRequest
 
@@ -90,10 +92,10 @@ class AccessLog:
     def flush(self) -> None:
         """Write what was gathered. Calling again does nothing."""
         if self._lines and self._stream is not None:
-            text = "".join(self._lines)
+            for text in writes(self._lines):
+                self._stream.write(text)
+                self._stream.flush()
             self._lines.clear()
-            self._stream.write(text)
-            self._stream.flush()
 
     def _line(self, access: Access) -> str:
         device, pull = access.device, access.pull

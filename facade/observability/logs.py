@@ -1,7 +1,7 @@
 """Structured logs on one stream: JSON for machines, columns for a terminal.
 
 Guarantees: every line, third-party ones included, passes `redaction.redact`; tracebacks never show
-local variables; within `request_context` every line carries the request id. Changes the
+local variables; a JSON line is one write that no other process's mixes with (`lines`); within `request_context` every line carries the request id. Changes the
 process-wide logging set-up, so only a start command calls `configure`.
 """
 
@@ -17,6 +17,7 @@ from typing import TextIO
 import structlog
 from structlog.typing import EventDict, Processor
 
+from facade.observability.lines import fitted
 from facade.observability.peer_faults import PeerFaults
 from facade.observability.redaction import redact
 
@@ -115,13 +116,13 @@ class Stamp:
 
 
 class _JsonLine:
-    """Renders JSON; what JSON does not know, as text. (structlog's makes an encoder per line.)"""
+    """Renders JSON that fits; what JSON does not know, as text. (structlog's makes an encoder per line.)"""
 
     def __init__(self) -> None:
         self._encode = json.JSONEncoder(default=str).encode
 
     def __call__(self, logger: object, method: str, event_dict: EventDict) -> str:
-        return self._encode(event_dict)
+        return fitted(event_dict, self._encode)
 
 
 def new_request_id() -> str:

@@ -1,32 +1,42 @@
 """What a worker is told at its start, over the pipe that is its standard input.
 
-Guarantees: only what serving needs is in it: no database, no sealing key, no online keys, no Redis, no
+Guarantees: only what is listed as needed for serving is in it: no database, no sealing key, no online keys, no Redis, no
 cloud endpoints, nothing of the operator port; so neither its command line nor its environment nor
 its memory holds any of those. One line of JSON, bounded; the pipe stays open as its lifeline.
 """
 
 import json
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated
 
 from pydantic import Field, StrictInt
 
-from facade.config.clouds import CredentialsSettings
 from facade.config.section import Section
-from facade.config.settings import (
-    DatabaseSettings,
-    MetricsSettings,
-    OperatorSettings,
-    RedisSettings,
-    SealingSettings,
-    Settings,
-)
+from facade.config.settings import Settings
 from facade.errors import Invalid
 from facade.workers.user import WorkerUser
 
 MAX_BYTES = 1_000_000
+PASSED: Mapping[str, Sequence[str]] = MappingProxyType(
+    {
+        "device": (
+            *("listen", "server_cert", "server_key", "trust_domain", "identity", "ca", "limits"),
+            *("default_registry", "proxy_protocol_from", "deny_list_max_age"),
+        ),
+        "trust": ("root", "source", "refresh_seconds"),
+        "store": ("url", "max_bytes", "high_watermark", "low_watermark"),
+        "upstream": ("allow_cidrs", "timeouts", "per_connection"),
+        "pull": ("verify", "holdback_bytes"),
+        "log": ("level", "format"),
+        "tracing": ("endpoint", "sample_ratio", "accept_from_devices"),
+    }
+)
+"""By section, the settings that a worker is told. One that is not listed stays at its default there: a
+new one may be a secret."""
 
 
 _Id = Annotated[int, Field(strict=True, ge=0, lt=2**32 - 1)]
@@ -116,19 +126,20 @@ def serving_settings(settings: Settings, metadata_dir: Path) -> Settings:
     Arguments:
         metadata_dir: its own folder of verified metadata.
     """
-    upstream = settings.upstream
-    share = math.ceil(upstream.per_connection.transfers / settings.device.workers)
-    return settings.model_copy(
+    workers = settings.device.workers
+    passed = Settings(
+        **{
+            section: type(getattr(settings, section))(
+                **{name: getattr(getattr(settings, section), name) for name in names}
+            )
+            for section, names in PASSED.items()
+        }
+    )
+    upstream = passed.upstream
+    share = math.ceil(upstream.per_connection.transfers / workers)
+    return passed.model_copy(
         update={
-            "operator": OperatorSettings(),
-            "metrics": MetricsSettings(),
-            "database": DatabaseSettings(),
-            "redis": RedisSettings(),
-            "sealing": SealingSettings(),
-            "credentials": CredentialsSettings(),
-            "trust": settings.trust.model_copy(
-                update={"repository": None, "online_keys": None, "metadata_dir": metadata_dir}
-            ),
+            "trust": passed.trust.model_copy(update={"metadata_dir": metadata_dir}),
             "upstream": upstream.model_copy(
                 update={
                     "per_connection": upstream.per_connection.model_copy(

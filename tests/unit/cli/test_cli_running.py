@@ -86,9 +86,9 @@ def test_another_program_on_the_port_is_no_facade(body: bytes) -> None:
     [(2, 0, "ok"), (2, 3, "warning"), (1, 1, "warning"), (0, 2, "failed")],
 )
 def test_workers(metrics: Metrics, serving: int, ended: int, status: str) -> None:
-    counts = WorkerCounts(metrics.registry, ready=lambda: serving, configured=2)
+    counts = WorkerCounts(metrics.registry, ready=lambda: serving, configured=2, reasons=("ended",))
     for _ in range(ended):
-        counts.worker_restarted()
+        counts.worker_restarted("ended")
     [found] = running.workers(figures(metrics))
     assert found.status == status
     assert f"{serving} of 2 serve" in found.message

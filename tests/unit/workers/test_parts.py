@@ -13,11 +13,18 @@ from pathlib import Path
 import pytest
 
 from facade.config import Settings
-from facade.config.settings import DatabaseSettings, RedisSettings, SealingSettings, TrustSettings
+from facade.config.section import Section
+from facade.config.settings import (
+    DatabaseSettings,
+    DeviceSettings,
+    RedisSettings,
+    SealingSettings,
+    TrustSettings,
+)
 from facade.errors import Invalid
 from facade.workers.ground import metadata_folders, open_to, places
 from facade.workers.lifeline import read_order
-from facade.workers.order import Order, serving_settings
+from facade.workers.order import PASSED, Order, serving_settings
 from facade.workers.restarts import MAX_DELAY_SECONDS, SETTLED_SECONDS, Restarts
 from facade.workers.sockets import bind_for_workers, withdraw
 from facade.workers.user import WorkerUser
@@ -179,6 +186,55 @@ def test_what_is_no_order_is_refused_in_words(tmp_path: Path, changed: dict[str,
         Order.decode(json.dumps(document | changed).encode())
     with pytest.raises(Invalid, match="cannot read its order"):
         Order.decode(b"[" * 100_000)
+
+
+KEPT = {
+    "device": {"workers", "worker_user"},
+    "trust": {"metadata_dir", "repository", "online_keys"},  # the first is each worker's own
+    "operator": {"listen", "cert", "key", "behind_proxy", "allowed_hosts"},
+    "metrics": {"listen"},
+    "database": {"url"},
+    "redis": {"url"},
+    "sealing": {"key_file"},
+    "credentials": {"aws_ecr_endpoint", "aws_sts_endpoint", "google_hosts", "google_token_uri"},
+}
+
+
+def test_of_every_setting_it_was_decided_whether_workers_are_told() -> None:
+    declared = {
+        section: set(type(getattr(Settings(), section)).model_fields)
+        for section in Settings.model_fields
+    }
+    decided = {
+        section: set(PASSED.get(section, ())) | KEPT.get(section, set())
+        for section in {*PASSED, *KEPT}
+    }
+    assert declared == decided
+
+
+class Vault(Section):
+    password: str = "none"
+
+
+class MoreDevice(DeviceSettings):
+    password: str = "none"
+
+
+class MoreSettings(Settings):
+    vault: Vault = Vault()
+
+
+def test_what_nobody_listed_is_not_told(tmp_path: Path) -> None:
+    """A section and a setting that are added some day."""
+    whole = MoreSettings(
+        vault=Vault(password="canary"),
+        device=MoreDevice(password="canary", trust_domain="fleet.example"),
+    )
+    told = serving_settings(whole, tmp_path)
+    assert told.device.trust_domain == "fleet.example"
+    assert "canary" not in repr(told)
+    assert "canary" not in json.dumps(told.model_dump(mode="json"))
+    assert "vault" not in told.model_dump()
 
 
 def test_each_worker_may_have_one_transfer_at_least(tmp_path: Path) -> None:
