@@ -104,6 +104,6 @@ def _rows(
 ) -> dict[str, Any]:
     api = session.api()
     if session.as_json and limit is None:
-        return api.everything(path, query)
+        return api.records(path, query)
     page = api.get(path, {**query, "limit": limit or DEFAULT_ROWS})
     return {"items": page["items"], "total": page["total"]}

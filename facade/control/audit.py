@@ -13,6 +13,7 @@ from sqlalchemy import ColumnElement, func, insert, select
 
 from facade.clock import Clock
 from facade.control.database.engine import Database
+from facade.control.database.paging import older
 from facade.control.database.tables import audit as table
 
 
@@ -69,6 +70,7 @@ class AuditTrail:
         *,
         actor: str | None = None,
         action: str | None = None,
+        before: int | None = None,
         limit: int = 50,
         offset: int = 0,
     ) -> tuple[Sequence[AuditRow], int]:
@@ -76,6 +78,8 @@ class AuditTrail:
 
         Arguments:
             action: the whole name, or its noun ("connection" for all "connection.…").
+            before: an id; only older rows. Pages that go on from the last one's stay whole while
+                rows are added, which those by `offset` do not.
         """
         conditions: list[ColumnElement[bool]] = []
         if actor is not None:
@@ -83,7 +87,7 @@ class AuditTrail:
         if action is not None:
             noun = table.c.action.startswith(f"{action}.", autoescape=True)
             conditions.append((table.c.action == action) | noun)
-        query = select(table).where(*conditions).order_by(table.c.id.desc())
+        query = select(table).where(*conditions, *older(table, before)).order_by(table.c.id.desc())
         async with self._database.read() as connection:
             rows = (await connection.execute(query.limit(limit).offset(offset))).all()
             total = select(func.count()).select_from(table).where(*conditions)

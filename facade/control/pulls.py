@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Row, Table, delete, func, insert, select
 
 from facade.control.database.engine import Database
+from facade.control.database.paging import older
 from facade.control.database.tables import integrity_failures, pulls
 from facade.oci.digest import Digest
 from facade.reasons import Reason
@@ -26,6 +27,14 @@ class PullCount:
 
     count: int
     last: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class PullRow:
+    """A pull as it is kept; ids grow, and are never used again."""
+
+    id: int
+    pull: Pulled
 
 
 class PullRecords:
@@ -64,13 +73,15 @@ class PullRecords:
         *,
         fleet: str | None = None,
         device: str | None = None,
+        before: int | None = None,
         limit: int = 50,
         offset: int = 0,
-    ) -> tuple[Sequence[Pulled], int]:
+    ) -> tuple[Sequence[PullRow], int]:
         """A page, newest first, and how many there are in all. Raises Unavailable.
 
         Arguments:
             device: its name, or FLEET/NAME.
+            before: an id; only older rows (as `AuditTrail.list`).
         """
         conditions: list[ColumnElement[bool]] = []
         if fleet is not None:
@@ -80,12 +91,12 @@ class PullRecords:
                 conditions.append(pulls.c.device == device)
             else:
                 conditions.append(pulls.c.device.endswith(f"/{device}", autoescape=True))
-        query = select(pulls).where(*conditions).order_by(pulls.c.id.desc())
+        query = select(pulls).where(*conditions, *older(pulls, before)).order_by(pulls.c.id.desc())
         async with self._database.read() as connection:
             rows = (await connection.execute(query.limit(limit).offset(offset))).all()
             total = select(func.count()).select_from(pulls).where(*conditions)
             count = (await connection.execute(total)).scalar_one()
-        return tuple(map(_pulled, rows)), count
+        return tuple(PullRow(row.id, _pulled(row)) for row in rows), count
 
     async def count(self, fleet: str, digest: Digest) -> PullCount:
         """How often devices of `fleet` were given the manifest `digest`. Raises Unavailable."""

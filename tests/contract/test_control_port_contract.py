@@ -173,8 +173,8 @@ async def test_reports_are_kept_in_order(parts: Parts) -> None:
 
     await eventually(noted)
     pulls, _ = await parts.side.pulls.list()
-    assert [pull.at for pull in pulls] == [2.0, 1.0, 0.0], "newest first"
-    assert {(pull.reason, pull.cache) for pull in pulls} == {(Reason.NOT_SIGNED, "miss")}
+    assert [row.pull.at for row in pulls] == [2.0, 1.0, 0.0], "newest first"
+    assert {(row.pull.reason, row.pull.cache) for row in pulls} == {(Reason.NOT_SIGNED, "miss")}
 
 
 async def test_a_caller_that_leaves_takes_nothing_with_it(parts: Parts) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from facade.control.api.permissions import Permission
+from facade.control.pulls import PullRow
 from facade.errors import NotFound
 from facade.oci.digest import Digest
 from facade.oci.reference import Repository
@@ -141,6 +142,7 @@ class AuditRow:
     subject: str
     outcome: str
     detail: Mapping[str, Any]
+    id: int = 0
 
 
 @dataclass
@@ -152,14 +154,21 @@ class FakeAudit:
     async def record(
         self, *, actor: str, action: str, subject: str, outcome: str, detail: Mapping[str, Any]
     ) -> None:
-        self.rows.append(AuditRow(1000.0, actor, action, subject, outcome, detail))
+        number = len(self.rows) + 1
+        self.rows.append(AuditRow(1000.0, actor, action, subject, outcome, detail, number))
 
     async def list(
-        self, *, actor: str | None, action: str | None, limit: int, offset: int
+        self,
+        *,
+        actor: str | None,
+        action: str | None,
+        before: int | None,
+        limit: int,
+        offset: int,
     ) -> tuple[Sequence[AuditRow], int]:
         found = [
             row
-            for row in reversed(self.rows)
+            for row in reversed(self.rows[: None if before is None else before - 1])
             if actor in (None, row.actor) and action in (None, row.action)
         ]
         return found[offset : offset + limit], len(found)
@@ -172,13 +181,20 @@ class FakePulls:
     rows: list[Pulled] = field(default_factory=list)
 
     async def list(
-        self, *, fleet: str | None, device: str | None, limit: int, offset: int
-    ) -> tuple[Sequence[Pulled], int]:
+        self,
+        *,
+        fleet: str | None,
+        device: str | None,
+        before: int | None,
+        limit: int,
+        offset: int,
+    ) -> tuple[Sequence[PullRow], int]:
         found = [
-            row
-            for row in reversed(self.rows)
+            PullRow(number, row)
+            for number, row in reversed(tuple(enumerate(self.rows, 1)))
             if (fleet is None or row.device.startswith(f"{fleet}/"))
             and device in (None, row.device)
+            and (before is None or number < before)
         ]
         return found[offset : offset + limit], len(found)
 

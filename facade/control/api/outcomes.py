@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from facade.oci.digest import Digest
 from facade.target import SignedTarget
+from facade.wings import Pulled
 
 
 class TagList(Protocol):
@@ -184,9 +185,20 @@ class TrustState(Protocol):
         ...
 
 
+class PullRow(Protocol):
+    """A pull as it is kept (`control.pulls.PullRow`)."""
+
+    @property
+    def id(self) -> int: ...
+    @property
+    def pull(self) -> Pulled: ...
+
+
 class AuditRecord(Protocol):
     """A row of the audit trail."""
 
+    @property
+    def id(self) -> int: ...
     @property
     def at(self) -> float: ...
     @property

@@ -18,6 +18,7 @@ from facade.control.api.outcomes import (
     IssuedCertificate,
     KeyRecord,
     ManifestSummary,
+    PullRow,
     TagList,
     TagOutcome,
     TrustState,
@@ -31,7 +32,7 @@ from facade.oci.host import RegistryHost
 from facade.oci.reference import Repository, Tag
 from facade.secret import Secret
 from facade.upstream.connection import Connection, ConnectionSettings
-from facade.wings import CachePort, Pulled
+from facade.wings import CachePort
 
 ProgressSink = Callable[[Mapping[str, Any]], None]
 """Takes `{"tag", "step"}` while a tag is worked on and `{"tag", "status", "error"?}` once it is done."""
@@ -188,9 +189,15 @@ class Audit(Protocol):
         ...
 
     async def list(
-        self, *, actor: str | None, action: str | None, limit: int, offset: int
+        self,
+        *,
+        actor: str | None,
+        action: str | None,
+        before: int | None,
+        limit: int,
+        offset: int,
     ) -> tuple[Sequence[AuditRecord], int]:
-        """A page, newest first, and the total."""
+        """A page, newest first, of rows older than `before`, and the total."""
         ...
 
 
@@ -198,9 +205,15 @@ class Pulls(Protocol):
     """What devices pulled."""
 
     async def list(
-        self, *, fleet: str | None, device: str | None, limit: int, offset: int
-    ) -> tuple[Sequence[Pulled], int]:
-        """A page, newest first, and the total."""
+        self,
+        *,
+        fleet: str | None,
+        device: str | None,
+        before: int | None,
+        limit: int,
+        offset: int,
+    ) -> tuple[Sequence[PullRow], int]:
+        """A page, newest first, of rows older than `before`, and the total."""
         ...
 
 

@@ -202,6 +202,10 @@ def test_audit_and_pulls(facade: CommandLine, fakes: Fakes) -> None:
     assert len(facade("pulls", "--fleet", "dev").stdout.splitlines()) == 50
     assert json.loads(facade("pulls", "--json").stdout)["total"] == 60
     assert len(json.loads(facade("pulls", "--json", "--limit", "2").stdout)["items"]) == 2
+    fakes.pulls.rows += fakes.pulls.rows * 6  # more than two pages of 200
+    numbers = [item["id"] for item in json.loads(facade("pulls", "--json").stdout)["items"]]
+    assert numbers == list(range(420, 0, -1))
+    assert len(json.loads(facade("audit", "--json").stdout)["items"]) == len(fakes.audit.rows)
     assert "by-tag" in facade("pulls", "--device", "dev/k7", "--limit", "1").stdout
 
 

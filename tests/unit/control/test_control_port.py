@@ -138,7 +138,7 @@ async def test_what_does_not_fit_is_dropped_and_counted_and_close_writes_the_res
     assert parts.dropped.count == 3
     await parts.port.close()
     rows, _ = await parts.pulls.list()
-    assert [row.at for row in rows] == [4.0, 3.0, 2.0, 1.0, 0.0]
+    assert [row.pull.at for row in rows] == [4.0, 3.0, 2.0, 1.0, 0.0]
 
 
 async def test_a_database_that_fails_costs_reports_and_nothing_else(
@@ -205,7 +205,7 @@ async def test_while_the_database_is_locked_reports_wait_and_none_is_written_twi
         await clock.wait_for_sleepers()
         await port.close()
         rows, _ = await pulls.list()
-        times = [row.at for row in rows]
+        times = [row.pull.at for row in rows]
         assert times == sorted(set(times), reverse=True)
         assert len(times) == 5
         assert store.get(HOST).last_error == "refused"
@@ -245,4 +245,4 @@ async def test_a_defect_costs_one_batch_and_not_all_later_reports(tmp_path: Path
         await port.close()
         rows, _total = await pulls.list()
     assert dropped.count == 1
-    assert [row.at for row in rows] == [2.0]
+    assert [row.pull.at for row in rows] == [2.0]

@@ -9,7 +9,7 @@ import pytest
 from facade.control.apikeys import ApiKeys
 from facade.control.audit import AuditTrail
 from facade.control.database.engine import Database
-from facade.control.pulls import PullRecords
+from facade.control.pulls import PullRecords, PullRow
 from facade.errors import Invalid, NotFound
 from facade.reasons import Reason
 from facade.secret import Secret
@@ -44,6 +44,33 @@ async def test_the_audit_is_read_newest_first_filtered_and_in_pages(database: Da
     assert (await audit.list(action="conn"))[1] == 0
     assert (await audit.list(actor="ann", action="connection.add"))[1] == 1
     assert (await audit.list(limit=1, offset=2))[0][0].action == "connection.add"
+
+
+async def test_pages_that_go_on_from_the_last_row_miss_none_and_repeat_none(
+    database: Database,
+) -> None:
+    """While rows are added at the front, and the oldest go at the end."""
+    audit, pulls = AuditTrail(database, FakeClock()), PullRecords(database, keep=12)
+    for number in range(10):
+        await _note(audit, "ann", f"x.{number}")
+        await pulls.add([_pull(float(number))], [])
+    seen: list[str] = []
+    times: list[float] = []
+    before = older = None
+    for page in range(4):
+        rows, total = await audit.list(before=before, limit=3)
+        assert total == 10 + page, "all of them, not the older ones only"
+        seen += [row.action for row in rows]
+        before = rows[-1].id
+        kept, _ = await pulls.list(before=older, limit=3)
+        times += [row.pull.at for row in kept]
+        older = kept[-1].id if kept else older
+        await _note(audit, "bob", "x.later")
+        await pulls.add([_pull(99.0)], [])
+    assert seen == [f"x.{number}" for number in reversed(range(10))]
+    # Of the four oldest that were seen last, one or two had been trimmed by then.
+    assert times == sorted(set(times), reverse=True)
+    assert times[:9] == [float(number) for number in range(9, 0, -1)]
 
 
 async def test_a_key_is_shown_once_and_stored_hashed(database: Database, tmp_path: Path) -> None:
@@ -145,7 +172,7 @@ async def test_pulls_are_read_back_as_they_were(database: Database) -> None:
     records = PullRecords(database)
     refused = _pull(2.0, reason=Reason.NOT_SIGNED, bytes_sent=7, cache="hit")
     await records.add([_pull(1.0), refused], [])
-    assert await records.list() == ((refused, _pull(1.0)), 2)
+    assert await records.list() == ((PullRow(2, refused), PullRow(1, _pull(1.0))), 2)
 
 
 async def test_pulls_by_fleet_and_device(database: Database) -> None:
@@ -162,7 +189,7 @@ async def test_old_pulls_go_and_failures_are_kept_apart(database: Database) -> N
     for at in range(5):
         await records.add([_pull(float(at))], [])
     rows, total = await records.list()
-    assert ([row.at for row in rows], total) == ([4.0, 3.0, 2.0], 3)
+    assert ([row.pull.at for row in rows], total) == ([4.0, 3.0, 2.0], 3)
     failure = IntegrityFailed(1.0, "ghcr.io", "org/app", "sha256:x", "short")
     await records.add([], [failure])
     assert await records.failures() == (failure,)

@@ -20,10 +20,15 @@ async def audit(call: Call[AuditQuery, Nothing]) -> AuditList:
     call.principal.require_all_fleets()
     query = call.query
     rows, total = await call.services.audit.list(
-        actor=query.actor, action=query.action, limit=query.limit, offset=query.offset
+        actor=query.actor,
+        action=query.action,
+        before=query.before,
+        limit=query.limit,
+        offset=query.offset,
     )
     items = [
         AuditItem(
+            id=row.id,
             at=moment(row.at),
             actor=row.actor,
             action=row.action,
@@ -47,22 +52,28 @@ async def pulls(call: Call[PullsQuery, Nothing]) -> PullList:
     else:
         call.principal.require_fleet(fleet)
     rows, total = await call.services.pulls.list(
-        fleet=query.fleet, device=query.device, limit=query.limit, offset=query.offset
+        fleet=query.fleet,
+        device=query.device,
+        before=query.before,
+        limit=query.limit,
+        offset=query.offset,
     )
     items = [
         PullItem(
-            at=moment(row.at),
-            device=row.device,
-            host=row.host,
-            repository=row.repository,
-            digest=row.digest,
-            role=row.role,
-            outcome=row.outcome,
-            reason=None if row.reason is None else str(row.reason),
-            bytes_sent=row.bytes_sent,
-            cache=row.cache or None,
+            id=row.id,
+            at=moment(pull.at),
+            device=pull.device,
+            host=pull.host,
+            repository=pull.repository,
+            digest=pull.digest,
+            role=pull.role,
+            outcome=pull.outcome,
+            reason=None if pull.reason is None else str(pull.reason),
+            bytes_sent=pull.bytes_sent,
+            cache=pull.cache or None,
         )
         for row in rows
+        for pull in (row.pull,)
     ]
     return PullList(items=items, **fields(query, total))
 

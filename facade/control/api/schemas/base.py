@@ -51,6 +51,17 @@ class Page(Request):
     offset: int = Field(0, ge=0, le=2**31)
 
 
+class RecordPage(Page):
+    """Which part of a record that grows while it is read."""
+
+    before: int | None = Field(
+        None,
+        ge=1,
+        le=2**63 - 1,
+        description="an item's id: older ones only; pages go on with the last item's",
+    )
+
+
 class Listing(Answer):
     """Part of a list; `items` is added by each noun."""
 

@@ -5,7 +5,16 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from facade.control.api.permissions import Permission
-from facade.control.api.schemas.base import Answer, Changed, Listing, Moment, Page, Request, Text
+from facade.control.api.schemas.base import (
+    Answer,
+    Changed,
+    Listing,
+    Moment,
+    Page,
+    RecordPage,
+    Request,
+    Text,
+)
 from facade.control.api.schemas.catalog import Warmed
 
 Csr = Annotated[str, Field(min_length=1, max_length=16_384, description="PKCS #10, PEM")]
@@ -131,7 +140,7 @@ class CachePruned(Answer):
     bytes: int
 
 
-class AuditQuery(Page):
+class AuditQuery(RecordPage):
     """Which audit rows, newest first."""
 
     actor: Text | None = None
@@ -141,6 +150,7 @@ class AuditQuery(Page):
 class AuditItem(Answer):
     """Who changed what, when, with which outcome."""
 
+    id: int
     at: Moment
     actor: str
     action: str
@@ -155,7 +165,7 @@ class AuditList(Listing):
     items: list[AuditItem]
 
 
-class PullsQuery(Page):
+class PullsQuery(RecordPage):
     """Which pulls, newest first."""
 
     fleet: Text | None = None
@@ -165,6 +175,7 @@ class PullsQuery(Page):
 class PullItem(Answer):
     """A device's request and what became of it."""
 
+    id: int
     at: Moment
     device: str
     host: str

@@ -108,6 +108,8 @@ async def test_the_trail_keeps_successes_and_failures(stored: Client) -> None:
 
 async def test_pulls_are_read_back(stored: Client) -> None:
     (row,) = (await (await stored.get("/api/v1/pulls?fleet=dev")).json())["items"]
+    older = await (await stored.get(f"/api/v1/pulls?before={row.pop('id')}")).json()
+    assert (older["items"], older["total"]) == ([], 1)
     assert (row["device"], row["outcome"], row["at"]) == (
         "dev/k7",
         "served",
