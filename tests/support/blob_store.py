@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from facade.errors import Integrity, Unavailable
+from facade.errors import Integrity, Unavailable, Upstream
 from facade.oci.digest import Digest
 from facade.serving.blobs.port import BLOCK_BYTES, BlobKey, Busy, Feed
 
@@ -141,7 +141,7 @@ class MemoryIngest:
         self._store.kept[self._key.digest] = Stored(bytearray(self._data), str(self._key.host))
         self._published = True
 
-    async def close(self, *, keep: bool) -> None:
+    async def close(self, *, keep: bool, refusal: Upstream | None = None) -> None:
         self._store.locked.discard(self._key)
         if not self._published and not (keep and self._data):
             self._store.partials.pop(self._key, None)

@@ -102,10 +102,8 @@ class BlobCache:
             self._observer.hit(host)
             return StoredStream(reader, lambda error: self._quarantine(key, error))
         stream = await self._stream(key, size, source, seen=seen)
-        if stream.outcome == "join":
-            self._observer.joined(host)
-        else:
-            self._observer.missed(host)
+        told = self._observer
+        {"hit": told.hit, "join": told.joined, "miss": told.missed}[stream.outcome](host)
         return stream
 
     async def read(

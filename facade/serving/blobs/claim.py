@@ -11,9 +11,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from facade.errors import Integrity, Unavailable
+from facade.errors import Integrity, Unavailable, Upstream
 from facade.serving.blobs.limits import TransferPorts
-from facade.serving.blobs.port import BlobKey, BlobReader, Busy, Ingest
+from facade.serving.blobs.port import BlobKey, BlobReader, Busy, Ingest, Outcome
 from facade.serving.blobs.sharing import Kept, Tail, read_along
 from facade.serving.blobs.verify import StreamVerifier
 
@@ -22,6 +22,10 @@ Stored = Callable[[], Awaitable[BlobReader | None]]
 
 class Holder(Protocol):
     """The transfer, as a claim sees it."""
+
+    def place(self, outcome: Outcome) -> None:
+        """Where the bytes come from: another process's transfer, the store, or one's own."""
+        ...
 
     def reads_from(self, kept: Kept) -> None:
         """Readers read there from now on, as far as it has bytes; it is closed with the holder."""
@@ -80,7 +84,8 @@ class Claim:
     async def obtain(self) -> Claimed:
         """Return when there is something to do, or nothing any more.
 
-        Raises Integrity when what another process had under way was wrong.
+        Raises Integrity when what another process had under way was wrong, Upstream when the registry
+        gave it nothing.
         """
         while True:
             try:
@@ -95,6 +100,7 @@ class Claim:
             else:
                 claimed = await self._own(ingest)
             if claimed is not None:
+                self._holder.place("miss")
                 return claimed
 
     async def _own(self, ingest: Ingest) -> Claimed:
@@ -103,6 +109,7 @@ class Claim:
             if reader is not None:
                 # Another process published it after we had looked for it.
                 await ingest.close(keep=False)
+                self._holder.place("hit")
                 self._holder.reads_from(_StoredBytes(reader))
                 return Claimed(complete=True)
         self._holder.reads_from(ingest)
@@ -115,6 +122,7 @@ class Claim:
         tail = await self._ports.tails.follow(self._key, self._size)
         if tail is None:  # over since
             return None
+        self._holder.place("join")
         self._holder.reads_from(tail)
         self.following = True
         try:
@@ -143,6 +151,8 @@ class Claim:
             return await self._alone(tail, Unavailable("Another process could not keep it."))
         self._holder.starts_over()
         await tail.close(keep=False)
+        if tail.refusal is not None:
+            raise tail.refusal
         if ending == "silent":
             return Claimed(trouble=Unavailable("Another process has it and does not get on."))
         if ending == "void":
@@ -172,5 +182,5 @@ class _StoredBytes:
             into[: len(view)] = view
             return len(view)
 
-    async def close(self, *, keep: bool) -> None:
+    async def close(self, *, keep: bool, refusal: Upstream | None = None) -> None:
         self._reader.close()

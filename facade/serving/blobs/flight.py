@@ -88,7 +88,9 @@ class Flights:
             transfer = self._running.get((key, size))
             if transfer is None or (not transfer.ending and not transfer.joinable):
                 # The latter has no room to keep its beginning; it goes on for its own readers.
-                return TransferStream(self._start(key, size, source, stored), "miss")
+                return await self._placed(
+                    TransferStream(self._start(key, size, source, stored), "miss")
+                )
             if transfer.joinable:
                 return TransferStream(transfer, "join")
             await transfer.over.wait()
@@ -100,6 +102,15 @@ class Flights:
             transfer.stop()
         if tasks:
             await asyncio.wait(tasks)
+
+    async def _placed(self, stream: TransferStream) -> TransferStream:
+        """It, when its outcome is known."""
+        try:
+            await stream.placed()
+        except BaseException:
+            await stream.aclose()
+            raise
+        return stream
 
     def _start(
         self, key: BlobKey, size: int, source: BlobSource, stored: Stored | None

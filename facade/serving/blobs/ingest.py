@@ -13,10 +13,11 @@ import fcntl
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 
-from facade.errors import Integrity, Unavailable
+from facade.errors import Integrity, Unavailable, Upstream
 from facade.serving.blobs.diskread import FileReader, ReadMode, read_fully
 from facade.serving.blobs.kept import PIECE_BYTES, KeptBytes
 from facade.serving.blobs.layout import Layout, move_durably, write_all, write_synced
@@ -28,6 +29,7 @@ from facade.serving.blobs.partials import (
     unavailable,
 )
 from facade.serving.blobs.port import BlobKey, Feed
+from facade.serving.blobs.refused import note
 from facade.serving.blobs.tags import TagKey, TagWriter
 
 log = structlog.get_logger(__name__)
@@ -132,11 +134,13 @@ class LocalIngest:
             raise unavailable(error) from error
         self._let_go()
 
-    async def close(self, *, keep: bool) -> None:
+    async def close(self, *, keep: bool, refusal: Upstream | None = None) -> None:
         for file in (self._kept.file, *self._former):
             file.close()
         if self._fd >= 0:
-            finish: Callable[[], None] = self._let_go if keep and self.have else self._void
+            finish: Callable[[], None] = self._let_go
+            if not (keep and self.have):
+                finish = partial(self._void, None if self.have else refusal)
             await asyncio.get_running_loop().run_in_executor(self._place.mode.executor, finish)
 
     def abandon(self) -> None:
@@ -148,12 +152,14 @@ class LocalIngest:
         file = FileReader(os.open(self._path, os.O_RDONLY | os.O_CLOEXEC), self._place.mode)
         return KeptBytes(file, TagWriter(self._place.key, self._key.digest))
 
-    def _void(self) -> None:
-        """Delete it, and let followers see that its bytes were wrong."""
+    def _void(self, refusal: Upstream | None) -> None:
+        """Delete it, and let followers see that its bytes were wrong, or why there are none."""
         try:
             if self.have:
                 os.ftruncate(self._fd, 0)
             self._path.unlink(missing_ok=True)
+            if refusal is not None:
+                note(self._fd, refusal)
         except OSError as error:  # the sweep finds it when the disk lets go of it
             log.warning("partial_not_removed", error=error.strerror)
         finally:

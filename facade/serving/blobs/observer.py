@@ -14,7 +14,7 @@ class CacheObserver(Protocol):
         ...
 
     def joined(self, host: str) -> None:
-        """Joined a transfer that was running."""
+        """Joined a transfer that was running, in this process or another."""
         ...
 
     def missed(self, host: str) -> None:

@@ -11,7 +11,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from facade.errors import Unavailable
+from facade.errors import Unavailable, Upstream
 from facade.oci.digest import Digest
 from facade.oci.host import RegistryHost
 from facade.oci.reference import Repository
@@ -109,10 +109,11 @@ class Ingest(Protocol):
         """
         ...
 
-    async def close(self, *, keep: bool) -> None:
+    async def close(self, *, keep: bool, refusal: Upstream | None = None) -> None:
         """Give it up; `keep` leaves unpublished bytes for a later `ingest` of the same key.
 
-        Without it they are void, which whoever follows them is told.
+        Without it they are void, which whoever follows them is told; and when there are none, the
+        registry's `refusal`, where the store can pass that on.
         """
         ...
 
@@ -216,7 +217,8 @@ class BlobStream(Protocol):
 
     Attributes:
         size: bytes of the whole blob.
-        outcome: "hit" from the cache, "join" a running transfer, "miss" started one.
+        outcome: "hit" from the cache, "join" a running transfer, of another process too, "miss"
+            started one.
     """
 
     @property

@@ -7,6 +7,7 @@ import asyncio
 
 from facade.errors import FacadeError
 from facade.serving.blobs.lockstep import Lockstep
+from facade.serving.blobs.port import Outcome
 from facade.serving.blobs.pulse import Pulse
 
 
@@ -24,11 +25,20 @@ class Progress:
         self.ending = False
         """It takes no new readers; `over` tells when the next may start."""
         self.over = asyncio.Event()
+        self.outcome: Outcome = "miss"
+        """Where the first bytes come from, once `placed`."""
+        self.placed = asyncio.Event()
         self.progress = Pulse()
         """Fires whenever anything changed."""
         self.changed = Pulse()
         """Fires on verdict, failure, restart, and when the store gave up."""
         self.lockstep: Lockstep | None = None
+
+    def place(self, outcome: Outcome) -> None:
+        """Tell where the bytes come from; what is told first counts."""
+        if not self.placed.is_set():
+            self.outcome = outcome
+            self.placed.set()
 
     def _fire(self) -> None:
         self.progress.fire()

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Literal, Protocol
 
 from facade.clock import Clock
+from facade.errors import Upstream
 from facade.serving.blobs.port import BlobKey, Feed, Ingest
 
 FOLLOW_SECONDS = 0.02
@@ -17,13 +18,14 @@ SILENT_SECONDS = 120.0
 """How long a process that holds the lock may bring nothing. One that works waits 30 s for its turn, 30 s
 for the first byte and 30 s between attempts at most; one that hangs must not hang the others."""
 
-Ending = Literal["complete", "left", "restarted", "void", "given up", "silent"]
+Ending = Literal["complete", "left", "restarted", "void", "refused", "given up", "silent"]
 """How another process's transfer ended for a follower:
 
 complete    verified and published, and it is what was read here
 left        its process died or stopped; `Tail.take_over` goes on with its bytes
 restarted   its bytes were wrong; it fetches them anew, into another file
 void        its bytes were wrong, and it gave up
+refused     the registry gave it nothing: `Tail.refusal` says why
 given up    its bytes are kept nowhere any more, but are right as far as is known
 silent      it holds on to the file and brings nothing
 """
@@ -43,13 +45,20 @@ class Kept(Protocol):
         """As `port.Ingest.read` says."""
         ...
 
-    async def close(self, *, keep: bool) -> None:
+    async def close(self, *, keep: bool, refusal: Upstream | None = None) -> None:
         """As `port.Ingest.close` says."""
         ...
 
 
 class Tail(Kept, Protocol):
-    """What another process writes."""
+    """What another process writes.
+
+    Attributes:
+        refusal: after "refused".
+    """
+
+    @property
+    def refusal(self) -> Upstream | None: ...
 
     async def advance(self) -> Ending | None:
         """Take in some of what came since; None while the other process is at work."""

@@ -54,7 +54,7 @@ class TransferStream:
 
     Arguments:
         transfer: what to read; this stream attaches to it at once.
-        outcome: "join" or "miss".
+        outcome: "join", or "miss" when it was begun for this stream, which `placed` may correct.
     """
 
     def __init__(self, transfer: Transfer, outcome: Outcome) -> None:
@@ -72,6 +72,12 @@ class TransferStream:
         """Make it end with `error` (see `transfer.Reader`)."""
         self._error = error
         self._transfer.detach(self)
+
+    async def placed(self) -> None:
+        """Return when it is known where the bytes come from: `outcome` says so from then on."""
+        if self.outcome == "miss":
+            await self._transfer.placed.wait()
+            self.outcome = self._transfer.outcome
 
     async def finished(self) -> None:
         """Return when the transfer is over: verified, and published if the store could.

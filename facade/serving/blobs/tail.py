@@ -13,12 +13,13 @@ import os
 from functools import partial
 from pathlib import Path
 
-from facade.errors import Integrity
+from facade.errors import Integrity, Upstream
 from facade.serving.blobs.diskread import FileReader, read_fully
 from facade.serving.blobs.ingest import LocalIngest, Place, resume
 from facade.serving.blobs.kept import PIECE_BYTES, KeptBytes
 from facade.serving.blobs.partials import is_named, try_lock, unavailable
 from facade.serving.blobs.port import BlobKey, Feed
+from facade.serving.blobs.refused import noted
 from facade.serving.blobs.sharing import Ending
 from facade.serving.blobs.tags import BlockTags, TagWriter, read_sidecar
 from facade.serving.blobs.threads import run_to_end
@@ -37,6 +38,7 @@ class LocalTail:
         self._fd = fd
         self._place = place
         self._path = place.layout.partial(key, size)
+        self.refusal: Upstream | None = None
         self._kept = KeptBytes(FileReader(fd, place.mode), TagWriter(place.key, key.digest))
 
     @property
@@ -68,7 +70,7 @@ class LocalTail:
     async def replay(self, feed: Feed) -> None:
         await run_to_end(self._place.mode.executor, partial(self._replay, feed))
 
-    async def close(self, *, keep: bool) -> None:
+    async def close(self, *, keep: bool, refusal: Upstream | None = None) -> None:
         self._kept.file.close()
 
     def _advance(self) -> Ending | None:
@@ -107,7 +109,8 @@ class LocalTail:
         if is_named(self._fd, self._place.layout.blob(self._key.digest)):
             return self._compare()
         if not is_named(self._fd, self._path):
-            return "given up"
+            self.refusal = None if self.have else noted(self._fd)
+            return "given up" if self.refusal is None else "refused"
         if try_lock(self._fd, fcntl.LOCK_EX) and is_named(self._fd, self._path):
             return "left"
         return None  # another follower was quicker

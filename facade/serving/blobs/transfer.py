@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import structlog
 
-from facade.errors import FacadeError, Integrity, Unavailable
+from facade.errors import FacadeError, Integrity, Unavailable, Upstream
 from facade.reasons import Reason
 from facade.serving.blobs.audience import Audience, Reader
 from facade.serving.blobs.claim import Claim, Stored
@@ -215,7 +215,8 @@ class Transfer(Progress):
             kept, self._kept, self._ingest = self._kept, None, None
             if kept is not None:
                 void = isinstance(self.error, Integrity) or self.lockstep is not None
-                await kept.close(keep=not self.settled and not void)
+                refusal = self.error if isinstance(self.error, Upstream) else None
+                await kept.close(keep=not self.settled and not void, refusal=refusal)
             self._audience.close()
             self._is_over()
 
@@ -229,6 +230,7 @@ class Transfer(Progress):
     def _is_over(self) -> None:
         self.ending = True
         if not self.over.is_set():
+            self.place("miss")
             self.over.set()
             self._ended(self)
 

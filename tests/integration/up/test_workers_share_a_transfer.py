@@ -1,4 +1,5 @@
-"""One cold blob, many clients, four serving processes: one transfer, also when its process is killed.
+"""One cold blob, many clients, four serving processes: one transfer, or one refusal, also when its process
+is killed.
 
 FACADE_WORKER_KILLS (at most five) sets how often the fetching worker is killed; once by default.
 """
@@ -6,18 +7,20 @@ FACADE_WORKER_KILLS (at most five) sets how often the fetching worker is killed;
 import asyncio
 import contextlib
 import os
+import re
 import signal
 import ssl
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
+import aiohttp
 import pytest
 import pytest_asyncio
 
 from facade.oci.digest import Digest
 from tests.support.crew import flock_holder, peer_ports, until, workers_of
 from tests.support.live import REPOSITORY, Live, live
-from tests.support.misbehaviour import trickle
+from tests.support.misbehaviour import chain, slow_head, status, trickle
 
 WORKERS = 4
 CLIENTS = 200
@@ -95,6 +98,32 @@ async def test_two_hundred_clients_of_four_workers_cost_one_request(it: Live) ->
     assert set(map(len, bodies)) == {len(content)}
     assert set(bodies) == {content}
     assert it.registry.count(f"*/blobs/{digest}") == 1
+    it.registry.behave()
+
+
+async def test_what_a_registry_refuses_all_workers_refuse_after_one_request(it: Live) -> None:
+    digest, _, path = largest(it, "v5")
+    clients = await connect(it, 40)
+    it.registry.script(f"*/blobs/{digest}", chain(status(404), slow_head(3)))
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        heads = await asyncio.gather(*(each.get(path) for each in clients))
+    it.registry.behave()
+    assert {head.split(b"\r\n")[0] for head in heads} == {b"HTTP/1.1 404 Not Found"}
+    assert it.registry.count(f"*/blobs/{digest}") == 1
+    # How each of them met it, whichever worker served it.
+    found = await counted(it, "facade_cache_requests_total")
+    assert (found["miss"], found["join"]) == (2, CLIENTS - 1 + len(clients) - 1)
+
+
+async def counted(it: Live, name: str) -> dict[str, float]:
+    """A metric's samples, by outcome."""
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(f"{it.facade.metrics}/metrics") as answer,
+    ):
+        lines = [line for line in (await answer.text()).splitlines() if line.startswith(name)]
+    found = [re.search(r'outcome="([a-z]+)".* (\S+)$', line) for line in lines]
+    return {each[1]: float(each[2]) for each in found if each is not None}
 
 
 async def test_the_fetching_worker_is_killed_and_no_other_ones_client_notices(it: Live) -> None:

@@ -209,7 +209,7 @@ async def test_what_the_registry_refuses_is_told_to_all_and_not_remembered(
 ) -> None:
     source = ScriptedSource(CONTENT, Answer(refuse=broken()))
     async with open_cache(tmp_path) as bench:
-        streams = [await get(bench, source) for _ in range(3)]
+        streams = await asyncio.gather(*(get(bench, source) for _ in range(3)))
         results = await asyncio.gather(*map(read_all, streams), return_exceptions=True)
         assert [type(result) for result in results] == [Upstream] * 3
         assert len(source.opened) == 1

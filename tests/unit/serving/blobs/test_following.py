@@ -91,7 +91,8 @@ async def test_the_other_reads_along_and_fetches_nothing(tmp_path: Path) -> None
         first = Reading(await get(one, source, CONTENT))
         await first.until(2 * MEBI)
         streams = [await get(other, NONE, CONTENT) for _ in range(3)]
-        assert [stream.outcome for stream in streams] == ["miss", "join", "join"]
+        assert [stream.outcome for stream in streams] == ["join"] * 3
+        assert [other.observer.count(name) for name in ("joined", "missed")] == [3, 0]
         second = [
             Reading(streams[0]),
             Reading(streams[1], MEBI, 2 * MEBI),
