@@ -40,6 +40,12 @@ class Progress:
             self.outcome = outcome
             self.placed.set()
 
+    def _fail(self, error: FacadeError) -> None:
+        self.ending = True
+        if self.error is None and not self.settled:
+            self.error = error
+        self._fire()
+
     def _fire(self) -> None:
         self.progress.fire()
         self.changed.fire()

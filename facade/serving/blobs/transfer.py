@@ -214,9 +214,11 @@ class Transfer(Progress):
         finally:
             kept, self._kept, self._ingest = self._kept, None, None
             if kept is not None:
-                void = isinstance(self.error, Integrity) or self.lockstep is not None
+                void = (
+                    self.settled or isinstance(self.error, Integrity) or self.lockstep is not None
+                )
                 refusal = self.error if isinstance(self.error, Upstream) else None
-                await kept.close(keep=not self.settled and not void, refusal=refusal)
+                await kept.close(keep=not void, refusal=refusal)
             self._audience.close()
             self._is_over()
 
@@ -292,9 +294,3 @@ class Transfer(Progress):
         """Whether nobody would miss it, the cache included."""
         wanted = self.limits.carry_on and self.lockstep is None and not self._claim.following
         return not wanted and not self.settled and self.error is None
-
-    def _fail(self, error: FacadeError) -> None:
-        self.ending = True
-        if self.error is None and not self.settled:
-            self.error = error
-        self._fire()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from facade.clock import SystemClock
-from facade.errors import Upstream
+from facade.errors import FacadeError, Unavailable, Upstream
 from facade.reasons import Reason
 from facade.serving.blobs.refused import MAX_WORDS, note, noted
 from tests.support.blob_source import Answer, ScriptedSource
@@ -32,7 +32,7 @@ REFUSALS = [
 class Slow(ScriptedSource):
     """Refuses only when it is told to."""
 
-    def __init__(self, refusal: Upstream) -> None:
+    def __init__(self, refusal: FacadeError) -> None:
         super().__init__(CONTENT, Answer(refuse=refusal))
         self.asked = asyncio.Event()
         self.go_on = asyncio.Event()
@@ -45,7 +45,7 @@ class Slow(ScriptedSource):
             yield body
 
 
-async def refused(one: Bench, other: Bench, refusal: Upstream, own: ScriptedSource) -> object:
+async def refused(one: Bench, other: Bench, refusal: FacadeError, own: ScriptedSource) -> object:
     """What a reader of `other` gets that follows `one`, which is refused; `own` is its own source."""
     slow = Slow(refusal)
     first = asyncio.create_task(read_all(await get(one, slow, CONTENT)))
@@ -87,16 +87,11 @@ async def test_a_refusal_reaches_who_followed_without_a_request_of_its_own(
         assert list((tmp_path / "ingest").iterdir()) == []
 
 
-async def test_a_store_that_cannot_pass_it_on_lets_the_follower_ask(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def unsupported(*_: object) -> None:
-        raise OSError(95, "Operation not supported")
-
-    monkeypatch.setattr(os, "setxattr", unsupported)
+async def test_what_is_no_answer_of_a_registry_is_not_passed_on(tmp_path: Path) -> None:
+    """As where the file system cannot pass anything on: who followed asks himself."""
     own = ScriptedSource(CONTENT)
     async with two_caches(tmp_path) as (one, other):
-        assert await refused(one, other, REFUSALS[0], own) == CONTENT
+        assert await refused(one, other, Unavailable("No slot is free."), own) == CONTENT
         assert own.opened == [(0, None)]
 
 
@@ -119,7 +114,7 @@ async def test_what_is_noted_on_a_partial_that_is_in_use_refuses_nothing(tmp_pat
     [
         b"",
         b"\xff",
-        b"[" * 50_000,
+        b"[" * 3_000,
         b"{}",
         b"7",
         b'["upstream-refused", "no"]',
@@ -138,11 +133,13 @@ async def test_what_is_noted_on_a_partial_that_is_in_use_refuses_nothing(tmp_pat
         b'[["upstream-refused"], "no", null, null]',
     ],
 )
-def test_what_is_no_refusal_of_a_registry_is_none(
-    monkeypatch: pytest.MonkeyPatch, value: bytes
-) -> None:
-    monkeypatch.setattr(os, "getxattr", lambda fd, name: value if name == NAME else b"")
-    assert noted(0) is None
+def test_what_is_no_refusal_of_a_registry_is_none(tmp_path: Path, value: bytes) -> None:
+    fd = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
+    try:
+        os.setxattr(fd, NAME, value)
+        assert noted(fd) is None
+    finally:
+        os.close(fd)
 
 
 def test_a_long_message_is_cut(tmp_path: Path) -> None:
