@@ -2,7 +2,8 @@
 
 Guarantees: no control characters, at most `MAX_WORDS_CHARS`, and nothing that looks like a token:
 neither what we sent, nor JWTs, authorization values, presigned queries or long opaque strings
-(digests stay). Does not guarantee that the words are true.
+(digests stay). Takes time in proportion to the words, which a registry chooses: no expression here
+can begin at many places of a run that it reads to the end. Does not guarantee that the words are true.
 """
 
 import json
@@ -14,13 +15,13 @@ _MAX_INPUT_BYTES = 64 * 1024
 _MIN_SECRET_CHARS = 4
 _MASK = "***"
 
+_JWT_RUN = re.compile(r"[A-Za-z0-9_.-]{8,}+")
+_WORD = re.compile(r"[^\s\"'<>]++")
 _PATTERNS = (
-    re.compile(r"eyJ[A-Za-z0-9_-]{4,}(?:\.[A-Za-z0-9_-]*){1,4}"),
     re.compile(r"(?i)\b(?:basic|bearer|token)[ :=]+[A-Za-z0-9+/_.~=-]{8,}"),
     re.compile(
         r"(?i)\b(?:password|passwd|secret|access_token|refresh_token|api_?key)\b[\"']?\s*[:=]\s*\S+"
     ),
-    re.compile(r"(?<=\?)[^\s\"'<>]*=[^\s\"'<>]*"),
     re.compile(r"(?<=://)[^\s/@\"']+@"),
     # A long opaque run; a digest or its bare hex is no secret.
     re.compile(r"(?<![A-Za-z0-9+/_=-])(?![0-9a-f]{64}(?![0-9a-zA-Z]))[A-Za-z0-9+_=-]{32,}"),
@@ -36,10 +37,25 @@ def redact(text: str, secrets: Iterable[str] = ()) -> str:
     for secret in sorted(set(secrets), key=len, reverse=True):
         if len(secret) >= _MIN_SECRET_CHARS:
             text = text.replace(secret, _MASK)
+    text = _WORD.sub(_without_query, _JWT_RUN.sub(_without_jwt, text))
     for pattern in _PATTERNS:
         text = pattern.sub(_MASK, text)
     text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return text if len(text) <= MAX_WORDS_CHARS else text[: MAX_WORDS_CHARS - 1] + "…"
+
+
+def _without_jwt(run: re.Match[str]) -> str:
+    """A run of a JWT's characters, less what begins like one (`eyJ…`) and has its dot."""
+    text = run.group()
+    at = text.find("eyJ")
+    return text if at < 0 or text.find(".", at + 7) < 0 else text[:at] + _MASK
+
+
+def _without_query(word: re.Match[str]) -> str:
+    """A word, less a query with a value: it may be a presigned URL's."""
+    text = word.group()
+    at = text.find("?")
+    return text if at < 0 or text.find("=", at) < 0 else text[: at + 1] + _MASK
 
 
 def registry_words(body: bytes, secrets: Iterable[str] = ()) -> str:

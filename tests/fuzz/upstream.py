@@ -147,9 +147,10 @@ def harnesses() -> list[Harness]:
                 b'</v2/org/app/tags/list?last=b&n=100>; rel="next"',
                 b"<https://evil.example/>; rel=next",
                 b'<//registry.example:443/x>; title=a; rel="prev next"\0<x>;rel=next',
+                b'<x>;rel="' + b" next" * 9,
             ],
-            [b'; rel="next"', b"<https://", b"<//", b"%2e%2e", b"[::1]"],
-            2048,
+            [b'; rel="next"', b"<https://", b"<//", b"%2e%2e", b"[::1]", b" next", b';rel="'],
+            16384,
         ),
         Harness(
             "redirect",
@@ -198,5 +199,6 @@ def harnesses() -> list[Harness]:
                 b"https://u:p@h/x?X-Amz-Signature=aaaa password: hunter22",
             ],
             [*json_words, b'"errors":', b"Bearer ", b"eyJ", b"-----BEGIN PRIVATE KEY-----", b"://"],
+            65536,
         ),
     ]

@@ -1,5 +1,7 @@
 """Paging links."""
 
+import time
+
 import pytest
 from yarl import URL
 
@@ -36,6 +38,14 @@ def test_followed(header: str, following: str) -> None:
 )
 def test_not_followed(header: str) -> None:
     assert next_page(HERE, [header]) is None
+
+
+def test_a_link_made_to_be_slow_is_not() -> None:
+    """A hundred fields of it, which one answer may have, took half a minute of the event loop."""
+    field = '<a>;rel="' + " next" * 3200
+    before = time.thread_time()
+    assert next_page(HERE, [field] * 100) is None
+    assert time.thread_time() - before < 1.5
 
 
 def test_no_link_is_the_end() -> None:

@@ -1,6 +1,7 @@
 """A registry's words are shown without anything secret in them."""
 
 import json
+import time
 
 import pytest
 from hypothesis import given
@@ -61,6 +62,18 @@ def test_what_looks_secret_is_masked(secret: str) -> None:
     assert "hunter2" not in shown
     assert secret not in shown
     assert shown.startswith("it failed for")
+
+
+@pytest.mark.parametrize(
+    "unit", ["eyJ", "-eyJa", "?a&", "??", "?a=", "eyJaaaa.", "https://", "password", "token=", "a/"]
+)
+def test_words_made_to_be_slow_are_not(unit: str) -> None:
+    """Some of these took fifteen seconds of the event loop, for one error body."""
+    body = (unit * 65_536)[:65_536].encode()
+    before = time.thread_time()
+    registry_words(body)
+    registry_words(json.dumps({"message": body.decode()}).encode())
+    assert time.thread_time() - before < 1.5
 
 
 def test_digests_and_names_stay() -> None:
