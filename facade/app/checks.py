@@ -1,8 +1,9 @@
-"""What readiness asks of the device wing.
+"""What readiness asks of the two wings.
 
 Guarantees: plain values in, findings out; a check reads no file and waits for nothing.
 """
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from facade.observability.health import Finding, Severity
@@ -68,3 +69,21 @@ def deny_list_check(silent_seconds: float, max_age: float) -> tuple[Finding, ...
         return (Finding(Severity.DEGRADED, words),)
     words = f"deny list too old: the control side has not been heard for {minutes} min"
     return (Finding(Severity.UNREADY, words),)
+
+
+def insecure_check(hosts: Sequence[str]) -> tuple[Finding, ...]:
+    """Plain http upstream degrades: what is pulled is verified, what is sent can be read."""
+    if not hosts:
+        return ()
+    return (Finding(Severity.DEGRADED, f"plain http to {', '.join(hosts)}"),)
+
+
+def revocations_check(unwritten: int) -> tuple[Finding, ...]:
+    """Revocations that a restart would forget."""
+    if not unwritten:
+        return ()
+    words = (
+        f"revocations not written down: {unwritten}; they count, but the database cannot be "
+        "written, and a restart would forget them"
+    )
+    return (Finding(Severity.DEGRADED, words),)

@@ -13,6 +13,7 @@ from pathlib import Path
 from aiohttp import web
 
 from facade.app.background import kept_running
+from facade.app.checks import insecure_check, revocations_check
 from facade.app.limits import timeouts
 from facade.app.tokens import for_the_serving_side, token_cache
 from facade.clock import Clock
@@ -24,6 +25,7 @@ from facade.control.apikeys import ApiKeys
 from facade.control.audit import AuditTrail
 from facade.control.catalog.artifacts import Artifacts
 from facade.control.catalog.browse import Browse
+from facade.control.catalog.collecting import EVERY_SECONDS, ManifestCollection
 from facade.control.catalog.fleets import Fleets
 from facade.control.catalog.importer import Importer
 from facade.control.catalog.manifests import ClosureManifests
@@ -52,7 +54,7 @@ from facade.control.signing.publisher import Publisher
 from facade.control.signing.schedule import ResignSchedule
 from facade.control.signing.status import TrustStatus, trust_status
 from facade.errors import Invalid
-from facade.observability.health import Check, Finding, Severity
+from facade.observability.health import Check
 from facade.observability.metrics import Metrics
 from facade.secret import Secret
 from facade.upstream.addresses import AddressPolicy
@@ -167,6 +169,8 @@ async def control_wing(
         stack.push_async_callback(schedule.stop)
 
         manifests = ClosureManifests(database, clock)
+        collection = ManifestCollection(publisher, manifests, clock)
+        kept_running(stack, collection.run, pause=lambda: clock.sleep(EVERY_SECONDS))
         pulls = PullRecords(database)
         port = InProcessControlPort(
             connections=store,
@@ -259,30 +263,15 @@ async def control_wing(
             operator_app=application,
             api_keys=api_keys,
             checks=(
-                ("insecure connections", lambda: _insecure(store)),
-                ("revocations", lambda: _unwritten(deny_list)),
+                ("insecure connections", lambda: insecure_check(_insecure(store))),
+                ("revocations", lambda: revocations_check(deny_list.unwritten)),
                 *tokens.checks,
             ),
         )
 
 
-def _insecure(store: ConnectionStore) -> tuple[Finding, ...]:
-    """Plain http upstream degrades: what is pulled is verified, what is sent can be read."""
-    hosts = [str(c.host) for c in store.list() if c.connection.settings.insecure]
-    if not hosts:
-        return ()
-    return (Finding(Severity.DEGRADED, f"plain http to {', '.join(hosts)}"),)
-
-
-def _unwritten(deny_list: DenyList) -> tuple[Finding, ...]:
-    """Revocations that a restart would forget."""
-    if not deny_list.unwritten:
-        return ()
-    words = (
-        f"revocations not written down: {deny_list.unwritten}; they count, but the database cannot "
-        "be written, and a restart would forget them"
-    )
-    return (Finding(Severity.DEGRADED, words),)
+def _insecure(store: ConnectionStore) -> list[str]:
+    return [str(each.host) for each in store.list() if each.connection.settings.insecure]
 
 
 def _endpoints(settings: Settings) -> Endpoints:

@@ -42,6 +42,7 @@ class Importing:
     pulls: PullRecords
     importer: Importer
     artifacts: Artifacts
+    clock: FakeClock
     events: list[Mapping[str, Any]] = field(default_factory=list)
 
     async def run(self, *references: str, **order: Any) -> Sequence[TagOutcome]:
@@ -69,6 +70,7 @@ async def importing(folder: Path, *fleets: str) -> AsyncIterator[Importing]:
         }
         yield Importing(
             *(registry, signed, manifests, records, pulls),
+            clock=clock,
             importer=Importer(**shared),
             artifacts=Artifacts(**shared, pulls=pulls),
         )

@@ -16,6 +16,9 @@ from facade.oci.reference import Repository, Tag
 from facade.target import SignedTarget
 from facade.upstream.connection import Connection
 
+Place = tuple[RegistryHost, Repository]
+"""Where manifests were imported from."""
+
 
 class ConnectionLookup(Protocol):
     """Finds connections."""
