@@ -17,7 +17,7 @@ STOP = 3 * MEBI + 5
 
 
 async def kill_in_the_middle(root: Path, stop: int = STOP) -> None:
-    """Run the process until its reader had everything up to `stop`, then kill it."""
+    """Run the process until its reader had everything up to `stop`, and the file too: then kill it."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         str(ROOT / "tests/faults/blob_process.py"),
@@ -32,9 +32,16 @@ async def kill_in_the_middle(root: Path, stop: int = STOP) -> None:
     async with asyncio.timeout(30):
         while not (line := await process.stdout.readline()).strip().isdigit() or int(line) < stop:
             assert line, "the process ended early"
+        while _kept(root) < stop:  # noqa: ASYNC110 - another process
+            await asyncio.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     await process.stdout.read()
     assert await process.wait() == -signal.SIGKILL
+
+
+def _kept(root: Path) -> int:
+    (partial,) = (root / "ingest").iterdir()
+    return partial.stat().st_size
 
 
 async def test_killed_while_fetching_it_resumes_and_serves_everything(tmp_path: Path) -> None:

@@ -1,11 +1,11 @@
 """From upstream chunks of any size to few, large pieces of work in a thread.
 
 Guarantees: while one batch is hashed and written in a thread, the next fills on the loop; never
-more than one piece of work at a time, so order is kept; the first bytes and a trickle wait
-milliseconds, not for a full batch. Batches end on block boundaries once a full one was had.
-What was worked on last stays in memory for readers that keep up; a batch is filled again
-only when nobody reads it, so memory is three batches and one for each slow reader. Does not
-know what the work is.
+more than one piece of work at a time, so order is kept; a trickle is worked on within milliseconds.
+Batches end on block boundaries once a full one was had. What came is readable at once: while it is
+gathered, while it is worked on, and after that as long as nothing newer was worked on. Bytes that
+somebody reads stay; a batch is filled again only when nobody does, so memory is three batches and
+one for each slow reader. Does not know what the work is.
 """
 
 import asyncio
@@ -18,14 +18,16 @@ from facade.serving.blobs.port import BLOCK_BYTES
 from facade.serving.blobs.pulse import Pulse
 
 BATCH_BYTES = 2 * BLOCK_BYTES
-FIRST_DELAY_SECONDS = 0.002
-"""How long the very first bytes wait for company: time to first byte."""
-LATER_DELAY_SECONDS = 0.05
-"""How long later ones do: a thread per 64 KiB would cost more CPU than the hash."""
+TRICKLE_SECONDS = 0.05
+"""How long bytes wait for company: a thread per 64 KiB would cost more CPU than the hash."""
 
 
 class Sink(Protocol):
     """What becomes of the pieces."""
+
+    def came(self) -> None:
+        """Called on the loop when more can be read (`Gatherer.recent`)."""
+        ...
 
     def work(self, data: memoryview) -> Unavailable | None:
         """Called in a thread, in order. What it returns is handed to `landed`."""
@@ -70,11 +72,9 @@ class Batch:
         """Bytes [start, stop) of the blob, which it must hold."""
         return self._buffer[start - self.start : stop - self.start]
 
-    def take(self, data: memoryview) -> None:
-        """Append `data`, for which there must be room."""
-        end = self.count + len(data)
-        self._buffer[self.count : end] = data
-        self.count = end
+    def space(self, limit: int) -> memoryview:
+        """Where the next bytes go, when it shall hold `limit` at most."""
+        return self._buffer[self.count : limit]
 
     def begin(self, start: int) -> None:
         """Forget everything, and go on at `start`."""
@@ -96,12 +96,11 @@ class Gatherer:
         self._loop = asyncio.get_running_loop()
         self._capacity = max(1, min(size, BATCH_BYTES))
         self._filling = Batch(self._capacity)
+        self._working: Batch | None = None
         self._worked: list[Batch] = []
         """Done, oldest first, and not yet filled again."""
-        self._working = False
         self._rested = Pulse()
         self._timer: asyncio.TimerHandle | None = None
-        self._delay = FIRST_DELAY_SECONDS
         self._error: BaseException | None = None
 
     @property
@@ -110,37 +109,57 @@ class Gatherer:
         return self._filling.end
 
     def recent(self, offset: int) -> Batch | None:
-        """A batch in memory that was worked on and has the byte at `offset`, if there is one.
+        """A batch in memory that has the byte at `offset`, if there is one.
 
         Count yourself among its `readers` while you hold a view of it.
         """
-        for batch in reversed(self._worked):
-            if batch.start <= offset < batch.end:
+        for batch in (self._filling, self._working, *reversed(self._worked)):
+            if batch is not None and batch.start <= offset < batch.end:
                 return batch
         return None
 
     def begin(self, offset: int) -> None:
         """Go on at `offset`. Only when discarded and settled."""
         self._worked.clear()
-        self._filling.begin(offset)
+        self._refill(offset)
 
     def discard(self) -> None:
         """Forget what was gathered and not yet handed over."""
         self._cancel_timer()
-        self._filling.begin(self._filling.start)
+        self._refill(self._filling.start)
+
+    def space(self) -> memoryview:
+        """Where the next bytes go: fill some of it, and say so to `filled` before anything else.
+
+        Empty while they cannot be taken: see `make_space`.
+        """
+        return self._filling.space(self._limit())
+
+    def filled(self, count: int) -> None:
+        """So many bytes were put at the start of `space`."""
+        self._filling.count += count
+        self._sink.came()
+        if self._filling.count == self._limit():
+            if self._may_hand_over():
+                self._hand_over()
+        elif self._timer is None:
+            self._timer = self._loop.call_later(TRICKLE_SECONDS, self._time_up)
+
+    async def make_space(self) -> None:
+        """Return when there is `space`. Raises what `work` raised."""
+        while self._filling.count == self._limit():
+            await self._flush()
 
     async def add(self, chunk: bytes | memoryview) -> None:
         """Take the next bytes. Raises what `work` raised."""
         data = memoryview(chunk)
         while data:
-            room = self._limit() - self._filling.count
-            part = data[:room]
-            self._filling.take(part)
-            data = data[room:]
-            if len(part) == room:
-                await self._flush()
-        if self._filling.count and self._timer is None:
-            self._timer = self._loop.call_later(self._delay, self._time_up)
+            space = self.space()
+            part = data[: len(space)]
+            space[: len(part)] = part
+            data = data[len(part) :]
+            self.filled(len(part))
+            await self.make_space()
 
     async def drain(self) -> None:
         """Return when all that was added is done. Raises what `work` raised."""
@@ -152,7 +171,7 @@ class Gatherer:
     async def settle(self) -> None:
         """Return when no work is under way, even if cancelled meanwhile (raised afterwards)."""
         cancelled = False
-        while self._working:
+        while self._working is not None:
             try:
                 await self._rested.wait()
             except asyncio.CancelledError:
@@ -164,23 +183,31 @@ class Gatherer:
         return self._capacity - self._filling.start % min(BLOCK_BYTES, self._capacity)
 
     async def _flush(self) -> None:
-        while self._working:
+        while self._working is not None:
             await self._rested.wait()
         self._raise_error()
         await self._sink.wait_room(self._filling.count)
-        if self._filling.count:  # else the timer handed it over meanwhile
+        if self._filling.count:  # else it was handed over meanwhile
             self._hand_over()
+
+    def _may_hand_over(self) -> bool:
+        idle = self._working is None and self._error is None
+        return idle and self._sink.has_room(self._filling.count)
 
     def _hand_over(self) -> None:
         self._cancel_timer()
-        self._delay = LATER_DELAY_SECONDS
-        full = self._filling
+        full = self._working = self._filling
         self._filling = self._unread() or Batch(self._capacity)
         self._filling.begin(full.end)
         # Not run_in_executor: what it does for futures in general costs more than all of this.
         job = self._executor.submit(self._sink.work, full.bytes)
-        self._working = True
         job.add_done_callback(lambda job: self._ended(job, full))
+
+    def _refill(self, start: int) -> None:
+        """Go on at `start` with nothing; what is read of the former bytes stays."""
+        if self._filling.readers:
+            self._filling = Batch(self._capacity)
+        self._filling.begin(start)
 
     def _unread(self) -> Batch | None:
         """An older batch to fill again: the latest stays for readers, and so does what one reads."""
@@ -196,7 +223,7 @@ class Gatherer:
             self._loop.call_soon_threadsafe(self._done, job, full)
 
     def _done(self, job: "Future[Unavailable | None]", full: Batch) -> None:
-        self._working = False
+        self._working = None
         if job.cancelled():
             self._error = Unavailable("The worker threads were stopped.")
         elif (error := job.exception()) is not None:
@@ -210,10 +237,10 @@ class Gatherer:
         self._timer = None
         if not self._filling.count or self._error is not None:
             return
-        if not self._working and self._sink.has_room(self._filling.count):
+        if self._may_hand_over():
             self._hand_over()
         else:
-            self._timer = self._loop.call_later(self._delay, self._time_up)
+            self._timer = self._loop.call_later(TRICKLE_SECONDS, self._time_up)
 
     def _cancel_timer(self) -> None:
         if self._timer is not None:

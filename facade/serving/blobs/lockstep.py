@@ -6,10 +6,12 @@ Guarantees: memory is bounded by the window; no reader holds up the others longe
 
 import asyncio
 from collections.abc import Collection
+from typing import Self
 
 from facade.errors import Unavailable
 from facade.reasons import Reason
 from facade.serving.blobs.audience import Reader
+from facade.serving.blobs.limits import TransferLimits
 from facade.serving.blobs.pulse import Pulse
 from facade.serving.blobs.window import Window
 
@@ -37,6 +39,11 @@ class Lockstep:
         self._window = Window(begins, holdback_bytes)
         self._readers = readers
         self._lag_seconds = lag_seconds
+
+    @classmethod
+    def of(cls, begins: int, readers: Collection[Reader], limits: TransferLimits) -> Self:
+        """One as patient, and with as much held back, as `limits` say."""
+        return cls(begins, readers, limits.holdback_bytes, limits.lag_seconds)
 
     @property
     def holds_start(self) -> bool:

@@ -17,6 +17,8 @@ class Progress:
     def __init__(self) -> None:
         self.received = 0
         """Bytes that readers may read, as far as the verdict lets them."""
+        self.landed_bytes = 0
+        """Those that were hashed, and kept if they could be; the rest is in the gatherer's memory."""
         self.generation = 0
         """Counts fetches from zero after a mismatch: bytes of former ones are void."""
         self.settled = False

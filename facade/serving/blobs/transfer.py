@@ -170,7 +170,7 @@ class Transfer(Progress):
             self.received = self.size
             return False
         self._gatherer.begin(self._verifier.seen)
-        self.received = self._verifier.seen
+        self.received = self.landed_bytes = self._verifier.seen
         self._ingest = claimed.ingest
         if claimed.trouble is not None:
             self._stop_caching(claimed.trouble)
@@ -184,7 +184,7 @@ class Transfer(Progress):
         self._verifier.restart()
         self.starts_over()
         if self.lockstep is not None:
-            self.lockstep = self._new_lockstep(0)
+            self.lockstep = Lockstep.of(0, self._audience.readers, self.limits)
         elif self._ingest is not None:
             try:
                 await run_to_end(self._ports.executor, self._ingest.restart)
@@ -247,11 +247,16 @@ class Transfer(Progress):
             self.progress.fire()
 
     def starts_over(self) -> None:
-        self.received = 0
+        self.received = self.landed_bytes = 0
         self.generation += 1
         self._fire()
 
     # The sink of the gatherer.
+
+    def came(self) -> None:
+        if self.lockstep is None:
+            self.received = self._gatherer.end
+            self.progress.fire()
 
     def work(self, data: memoryview) -> Unavailable | None:
         self._verifier.update(data)
@@ -265,10 +270,11 @@ class Transfer(Progress):
     def landed(self, data: memoryview, trouble: Unavailable | None) -> None:
         if trouble is not None:
             self._stop_caching(trouble)
+        self.landed_bytes += len(data)
         if self.lockstep is not None:
             self.lockstep.append(data)
-        self.received += len(data)
-        self.progress.fire()
+            self.received = self.landed_bytes
+            self.progress.fire()
 
     def has_room(self, count: int) -> bool:
         return self.lockstep is None or self.lockstep.has_room(count)
@@ -277,18 +283,12 @@ class Transfer(Progress):
         if self.lockstep is not None:
             await self.lockstep.wait_room(count)
 
-    # Inside.
-
     def _stop_caching(self, error: Unavailable) -> None:
         log.warning("caching_stopped", digest=str(self.key.digest), error=error.message)
-        self.lockstep = self._new_lockstep(self.received)
+        self.received = self.landed_bytes  # who read ahead in memory waits for the window
+        self.lockstep = Lockstep.of(self.landed_bytes, self._audience.readers, self.limits)
         self.changed.fire()
         self._audience.look()
-
-    def _new_lockstep(self, begins: int) -> Lockstep:
-        return Lockstep(
-            begins, self._audience.readers, self.limits.holdback_bytes, self.limits.lag_seconds
-        )
 
     def _is_needless(self) -> bool:
         """Whether nobody would miss it, the cache included."""

@@ -135,6 +135,10 @@ async def test_without_readers_nothing_is_fetched_for_nobody(tmp_path: Path) -> 
         source = ScriptedSource(CONTENT, Answer(gates={4 * MEBI: asyncio.Event()}))
         stream = await get(bench, source, CONTENT)
         await anext(aiter(stream.chunks()))
+        (transfer,) = bench.cache.flights._running.values()
+        async with asyncio.timeout(10):
+            while transfer.lockstep is None:  # noqa: ASYNC110 - real time, for real threads
+                await asyncio.sleep(0.001)
         await stream.aclose()
         await clock.run_for(11)
         await idle(bench)

@@ -26,6 +26,10 @@ class Collecting:
         self.troubles: list[Unavailable | None] = []
         self.may_work = threading.Event()
         self.may_work.set()
+        self.came_count = 0
+
+    def came(self) -> None:
+        self.came_count += 1
 
     def work(self, data: memoryview) -> Unavailable | None:
         self.may_work.wait(10)
@@ -172,14 +176,63 @@ async def test_what_was_worked_on_last_is_readable(executor: ThreadPoolExecutor)
     assert gatherer.recent(len(content)) is None
 
 
-async def test_what_is_not_worked_on_yet_is_nobodys(executor: ThreadPoolExecutor) -> None:
+async def test_what_came_is_readable_at_once(executor: ThreadPoolExecutor) -> None:
+    content = make_content(BATCH_BYTES + 1)
     sink = Collecting()
     sink.may_work.clear()
     gatherer = Gatherer(sink, executor)
-    await gatherer.add(bytes(BATCH_BYTES + 1))
-    assert gatherer.recent(0) is None
-    assert gatherer.recent(BATCH_BYTES) is None
+    await gatherer.add(content)
+    assert sink.came_count
+    assert not sink.worked
+    for offset in (0, BATCH_BYTES - 1, BATCH_BYTES):
+        batch = gatherer.recent(offset)
+        assert batch is not None
+        assert batch.view(offset, batch.end) == content[offset : batch.end]
+    assert gatherer.recent(len(content)) is None
     sink.may_work.set()
+    await gatherer.drain()
+
+
+async def test_what_is_read_stays_when_it_is_discarded(executor: ThreadPoolExecutor) -> None:
+    gatherer = Gatherer(Collecting(), executor)
+    await gatherer.add(b"first")
+    batch = gatherer.recent(0)
+    assert batch is not None
+    batch.readers += 1
+    view = batch.view(0, 5)
+    gatherer.discard()
+    gatherer.begin(0)
+    await gatherer.add(b"other")
+    assert bytes(view) == b"first"
+    await gatherer.drain()
+
+
+async def test_space_is_filled_in_place(executor: ThreadPoolExecutor) -> None:
+    content = make_content(3 * BATCH_BYTES + 5)
+    sink = Collecting()
+    gatherer = Gatherer(sink, executor)
+    while gatherer.end < len(content):
+        await gatherer.make_space()
+        space = gatherer.space()[: len(content) - gatherer.end]
+        space[:] = content[gatherer.end : gatherer.end + len(space)]
+        gatherer.filled(len(space))
+    await gatherer.drain()
+    assert sink.worked == content
+
+
+async def test_there_is_no_space_while_both_batches_are_full(executor: ThreadPoolExecutor) -> None:
+    sink = Collecting()
+    sink.may_work.clear()
+    gatherer = Gatherer(sink, executor)
+    for _ in range(2):
+        gatherer.filled(len(gatherer.space()))
+    assert not gatherer.space()
+    waiting = asyncio.create_task(gatherer.make_space())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    sink.may_work.set()
+    await waiting
+    assert gatherer.space()
     await gatherer.drain()
 
 
