@@ -5,8 +5,9 @@ What it gets is what a pull needs: never the stored password of a registry that 
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,8 @@ import pytest
 from facade.app.tokens import for_the_serving_side
 from facade.clock import SystemClock
 from facade.control.credentials.providers import ProviderContext, Providers
-from facade.errors import Denied, Upstream
+from facade.errors import Denied, FacadeError, Upstream
+from facade.oci.host import RegistryHost
 from facade.upstream.addresses import AddressPolicy
 from facade.upstream.challenge import Challenge
 from facade.upstream.client import RegistryClient
@@ -27,17 +29,20 @@ from tests.support.upstream_client import APP, LOOPBACK
 from tests.support.upstream_stack import upstream_stack
 
 PASSWORD = "hunter2"
+THIEF = "thief.example"
 PLAIN = base64.b64encode(f"robot:{PASSWORD}".encode()).decode()
 LIE = (Challenge("basic", {"realm": "anything"}),)
 PULL = Scope(APP)
 
 
 @asynccontextmanager
-async def asking(folder: Path, registry: Registry) -> AsyncIterator[tuple[Authorizer, Connection]]:
+async def asking(
+    folder: Path, registry: Registry, *, names: Mapping[str, int] | None = None
+) -> AsyncIterator[tuple[Authorizer, Connection]]:
     """What the serving side asks, and a connection to `registry` with a stored password."""
     clock = SystemClock()
     async with AsyncExitStack() as stack:
-        it = await stack.enter_async_context(upstream_stack(folder))
+        it = await stack.enter_async_context(upstream_stack(folder, ports=names))
         connection = await it.connect(str(registry.host), secret=PASSWORD)
 
         def client_with(authorizer: Authorizer) -> RegistryClient:
@@ -72,6 +77,32 @@ async def test_the_password_behind_tokens_is_not_given_for_a_made_up_basic_chall
         again = await port.authorization(connection, PULL, challenge=LIE, refused=given.id)
         assert again.header is not None
         assert PLAIN not in again.header.reveal()
+
+
+async def test_a_connection_with_other_settings_does_not_send_the_password_elsewhere(
+    tmp_path: Path,
+) -> None:
+    """It names the connection; how that is spoken to is the control side's own knowledge."""
+    async with (
+        TokenServer({"robot": Account(PASSWORD)}) as tokens,
+        TokenServer({"robot": Account(PASSWORD)}) as thief,
+        Registry(auth=BearerAuth(tokens)) as registry,
+        asking(tmp_path, registry, names={THIEF: thief.port}) as (port, connection),
+    ):
+        host = RegistryHost.parse(f"{THIEF}:{thief.port}")
+        there = {"realm": f"http://{host}/token", "service": "registry"}
+        for asked in (
+            replace(connection, settings=replace(connection.settings, auth_hosts=(host.name,))),
+            replace(connection, settings=replace(connection.settings, proxy=f"http://{host}")),
+            replace(connection, host=host),
+            replace(connection, revision=connection.revision + 1),
+            replace(connection, provider="anonymous"),
+        ):
+            with suppress(FacadeError):
+                await port.authorization(asked, PULL, challenge=(Challenge("bearer", there),))
+        assert not thief.requests
+        with pytest.raises(Denied):
+            await port.authorization(replace(connection, id="another"), PULL, challenge=LIE)
 
 
 async def test_a_registry_that_wants_no_password_is_not_said_to(tmp_path: Path) -> None:
