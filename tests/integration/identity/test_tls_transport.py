@@ -519,4 +519,7 @@ async def test_a_client_that_takes_nothing_is_cut(context: ssl.SSLContext) -> No
             app.wire.write(bytes(32 * MIB))
             async with asyncio.timeout(5):
                 await app.lost
+            # What the kernel held for it is gone too.
+            with pytest.raises(ConnectionResetError):
+                await asyncio.to_thread(peer.receive_all)
             await listener.settled()

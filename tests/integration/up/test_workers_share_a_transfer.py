@@ -1,7 +1,7 @@
 """One cold blob, many clients, four serving processes: one transfer, or one refusal, also when its process
 is killed.
 
-FACADE_WORKER_KILLS (at most five) sets how often the fetching worker is killed; once by default.
+WORKER_KILLS (at most five) sets how often the fetching worker is killed; once by default.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from tests.support.misbehaviour import chain, slow_head, status, trickle
 WORKERS = 4
 CLIENTS = 200
 PAYLOAD = 1024 * 1024
-KILLS = min(5, int(os.environ.get("FACADE_WORKER_KILLS", "1")))
+KILLS = min(5, int(os.environ.get("WORKER_KILLS", "1")))
 PATIENCE_SECONDS = 100.0
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.slow]
