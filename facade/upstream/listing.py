@@ -68,11 +68,8 @@ async def _page(
         raise await client.refused(connection, reply, what)
     data = await client.read_document(connection, reply, MAX_PAGE_BYTES, what)
     try:
-        document = json.loads(data)
-        tags = document["tags"]
-        # docker-registry answers null for a repository without tags.
-        page = TagPage(tag for tag in tags or () if isinstance(tag, str) and _is_tag(tag))
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        page = read_tags(data)
+    except ValueError as error:
         raise Upstream(
             f"{connection.host} answers {what} with something that is no tag list. Check that it "
             "is a container registry.",
@@ -82,6 +79,16 @@ async def _page(
     here = URL(connection.base_url + path, encoded=True)
     url = next_page(here, reply.response.headers.getall("Link", ()))
     return page, None if url is None else url.raw_path_qs
+
+
+def read_tags(data: bytes) -> TagPage:
+    """The tags that an answer lists. Raises ValueError when it is no tag list."""
+    try:
+        tags = json.loads(data)["tags"]
+        # docker-registry answers null for a repository without tags.
+        return TagPage(tag for tag in tags or () if isinstance(tag, str) and _is_tag(tag))
+    except (KeyError, TypeError, RecursionError) as error:
+        raise ValueError("no tag list") from error
 
 
 def _is_tag(text: str) -> bool:

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import atheris
 
-with atheris.instrument_imports(include=["facade"]):
-    from tests.fuzz.all import harnesses
+from tests.fuzz.all import harness as load
 
 
 def main(name: str, arguments: list[str]) -> None:
     """Fuzz until libFuzzer has had enough, from the harness's seeds and findings on."""
-    harness = harnesses()[name]
+    with atheris.instrument_imports(include=["facade"]):
+        harness = load(name)
     with (
         tempfile.TemporaryDirectory() as folder
     ):  # left behind when libFuzzer exits: see `__main__`

@@ -17,6 +17,15 @@ from facade.oci.reference import Repository, Tag
 from facade.oci.request import PullRequest
 from facade.serving.api.answers import plan
 from facade.serving.api.words import for_device
+from facade.serving.identity.half_open import source
+from facade.serving.identity.handshake import HandshakeReason
+from facade.serving.identity.proxy_header import (
+    MAX_BYTES,
+    SIGNATURE,
+    HeaderProblem,
+    ProxyHeader,
+    parse,
+)
 from facade.target import parse_artifact_path, parse_version
 from tests.fuzz.harness import Harness, fields
 
@@ -66,12 +75,12 @@ def references(data: bytes) -> None:
     """Digest, host, repository, tag, platform, names: what parses is stable."""
     (text,) = fields(data, 1)
     host_in_path(text)
-    for parse in (Digest.parse, RegistryHost.parse, Repository.parse, Tag.parse, Platform.parse):
+    for read in (Digest.parse, RegistryHost.parse, Repository.parse, Tag.parse, Platform.parse):
         try:
-            value = parse(text)
+            value = read(text)
         except FacadeError:
             continue
-        assert parse(str(value)) == value
+        assert read(str(value)) == value
     for check in (parse_version, parse_device_path, parse_artifact_path):
         try:
             check(text)
@@ -82,6 +91,29 @@ def references(data: bytes) -> None:
     except FacadeError:
         return
     assert spiffe_id("facade.local", fleet, name) == text
+
+
+def proxy_header(data: bytes) -> None:
+    """What a balancer sends first: the same verdict in one piece and in many, and never more than it says."""
+    whole = _header(data)
+    for cut in range(min(len(data), MAX_BYTES)):
+        part = _header(data[:cut])
+        if part is not None:  # it was told before all had come: more bytes change nothing
+            assert part == whole, (cut, part, whole)
+            break
+    if isinstance(whole, ProxyHeader):
+        assert whole.length <= min(len(data), MAX_BYTES)
+        if whole.source is not None:
+            host, port = whole.source
+            assert source(host)
+            assert 0 <= port < 65536
+
+
+def _header(data: bytes) -> ProxyHeader | HandshakeReason | None:
+    try:
+        return parse(data)
+    except HeaderProblem as problem:
+        return problem.reason
 
 
 def harnesses() -> list[Harness]:
@@ -131,5 +163,17 @@ def harnesses() -> list[Harness]:
             ],
             [b"sha512:", b"xn--", b"spiffe://", b"/fleet/", b"/device/"],
             1024,
+        ),
+        Harness(
+            "proxy-header",
+            proxy_header,
+            [
+                SIGNATURE + b"\x21\x11\0\x0c" + bytes(12) + b"\x16\x03\x01",
+                SIGNATURE + b"\x21\x21\0\x28" + bytes(40),
+                SIGNATURE + b"\x20\0\0\0",
+                b"PROXY TCP4 192.0.2.7 192.0.2.1 1 2\r\n",
+            ],
+            [SIGNATURE, b"\x21\x11", b"\x21\x21", b"\x21\x31", b"\xff\xff", b"\x0f\xf0"],
+            512,
         ),
     ]

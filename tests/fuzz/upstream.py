@@ -1,18 +1,27 @@
 """Harnesses for what a registry or token service says: manifests, challenges, links, redirects, tokens, words."""
 
+import json
+
+from multidict import CIMultiDict
 from yarl import URL
 
+from facade.control.catalog.image_config import platform_of
+from facade.control.catalog.ordering import order_tags
 from facade.errors import FacadeError, Invalid
 from facade.observability.redaction import MAX_TEXT_CHARS, redact, scrub
 from facade.oci.digest import Digest
 from facade.oci.host import RegistryHost
 from facade.oci.manifest import MANIFEST_MEDIA_TYPES, OCI_INDEX, OCI_MANIFEST, parse_manifest
 from facade.oci.platform import Platform
-from facade.oci.reference import Repository
+from facade.oci.reference import Repository, Tag
 from facade.serving.trust.closure import edges, verified_manifest
+from facade.upstream.addresses import AddressPolicy, unfold
+from facade.upstream.budget import Budget, announced
 from facade.upstream.challenge import MAX_CHALLENGES, parse_challenges
 from facade.upstream.connection import Connection, Scope
+from facade.upstream.fetched import check_manifest
 from facade.upstream.links import next_page
+from facade.upstream.listing import read_tags
 from facade.upstream.redirects import Hop, follow, same_origin
 from facade.upstream.retry import MAX_RETRY_AFTER_SECONDS, parse_retry_after
 from facade.upstream.scope import token_scope
@@ -31,6 +40,7 @@ _CONNECTION = Connection("c1", _HOST, "static")
 _REPOSITORY = Repository.parse("org/app")
 _REGISTRY = URL("https://registry.example/v2/org/app/tags/list")
 _NOW = 1_700_000_000.0
+_DAY_SECONDS = 24 * 3600.0
 _SECRET = "hunter2-hunter2"
 
 
@@ -96,6 +106,66 @@ def retry_after(data: bytes) -> None:
     (value,) = fields(data, 1)
     seconds = parse_retry_after(value, _NOW)
     assert seconds is None or 0 <= seconds <= MAX_RETRY_AFTER_SECONDS
+
+
+def rate_limits(data: bytes) -> None:
+    """What an answer says of the budget: figures that are none are ignored, and nobody waits for ever."""
+    names = ("RateLimit", "RateLimit-Policy", "RateLimit-Remaining", "RateLimit-Limit")
+    values = fields(data, 5)
+    given = zip((*names, "RateLimit-Reset"), values, strict=True)
+    said = announced(CIMultiDict((name, value) for name, value in given if value), _NOW)
+    if said is None:
+        return
+    assert said.remaining >= 0
+    budget = Budget()
+    budget.announce(said, 0.0)
+    budget.spend(0.0)
+    for under_way in (0, 1, 1000):
+        assert 0 <= budget.wait(1.0, under_way) <= _DAY_SECONDS
+    assert budget.wait(_DAY_SECONDS + 1.0, 0) == 0.0
+
+
+def tag_list(data: bytes) -> None:
+    """A page of tags: all that is taken is a tag, and can be put in an order."""
+    try:
+        page = read_tags(data)
+    except ValueError:
+        return
+    assert set(order_tags(page)) == set(page)
+    for tag in page:
+        assert str(Tag.parse(tag)) == tag
+
+
+def manifest_headers(data: bytes) -> None:
+    """The headers of a manifest: what it claims to be, and to hash to."""
+    content_type, claimed, body = fields(data, 3)
+    content = body.encode("utf-8", "surrogateescape")
+    headers = {"Content-Type": content_type, "Docker-Content-Digest": claimed}
+    found = check_manifest(_CONNECTION, Digest.of(content), content, headers, "x")
+    assert found.digest.matches(content)
+
+
+def address(data: bytes) -> None:
+    """Where a name leads to: what is inside is refused, in whatever form it is written."""
+    (text,) = fields(data, 1)
+    policy = AddressPolicy()
+    reached = unfold(text)
+    if policy.allows(text):
+        assert reached is not None
+        inside = (reached.is_private, reached.is_loopback, reached.is_link_local)
+        assert not any(inside), reached
+    policy.check(text, "registry.example")
+
+
+def image_config(data: bytes) -> None:
+    """An image's configuration states a platform, or nothing."""
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError):
+        return
+    if isinstance(document, dict):
+        found = platform_of(document)
+        assert found is None or Platform.parse(str(found)) == found
 
 
 def words(data: bytes) -> None:
@@ -188,6 +258,56 @@ def harnesses() -> list[Harness]:
             ],
             [b" GMT", b"Tue, ", b"9999", b"-0001"],
             128,
+        ),
+        Harness(
+            "rate-limits",
+            rate_limits,
+            [
+                b"\0\00076\000100;w=21600",
+                b"limit=100, remaining=50, reset=50",
+                b'"default";r=50;t=30, "day";r=5\0"default";q=100;w=60',
+                b"\0\0000\000600, 600;w=60\0001700000050",
+            ],
+            [b";w=", b";r=", b";q=", b";t=", b"remaining=", b'"default"', b"9" * 15, b", "],
+            4096,
+        ),
+        Harness(
+            "tag-list",
+            tag_list,
+            [
+                as_json({"name": "org/app", "tags": ["latest", "v1.2.0-rc.1", "2024-01-15"]}),
+                as_json({"tags": None}),
+            ],
+            [*json_words, b'"tags":', b"sha256-", b"20240115", b"-rc1", b"9" * 18],
+        ),
+        Harness(
+            "manifest-headers",
+            manifest_headers,
+            [
+                f"{OCI_MANIFEST}; charset=utf-8\0{Digest.of(b'{}')}\0{{}}".encode(),
+                f"\0 {Digest.of(b'x', 'sha512')} \0x".encode(),
+            ],
+            [b"sha256:", b"sha512:", b";"],
+            1024,
+        ),
+        Harness(
+            "address",
+            address,
+            [
+                b"93.184.216.34",
+                b"::ffff:10.0.0.1",
+                b"[64:ff9b::7f00:1]",
+                b"2002:a00:1::",
+                b"fe80::1%eth0",
+            ],
+            [b"::ffff:", b"64:ff9b::", b"2002:", b"2001:0:", b"127.0.0.1", b"%", b"[", b"]"],
+            64,
+        ),
+        Harness(
+            "image-config",
+            image_config,
+            [as_json({"os": "linux", "architecture": "arm64", "variant": "v8"})],
+            [*json_words, b'"os":', b'"architecture":', b'"variant":', b"/"],
         ),
         Harness(
             "words",

@@ -88,7 +88,7 @@ class KeyRing:
                 for key_id, value in document["keys"].items()
             }
             primary = document["primary"]
-        except (ValueError, TypeError, KeyError, AttributeError):
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             raise Invalid("The sealing key ring cannot be read.") from None
         return cls(keys, str(primary))
 

@@ -18,9 +18,10 @@ from typing import NamedTuple, Self
 import structlog
 
 from facade.clock import Clock
-from facade.errors import Unavailable
+from facade.errors import Invalid, Unavailable
 from facade.oci.digest import Digest
 from facade.oci.host import RegistryHost
+from facade.reasons import Reason
 from facade.serving.blobs.eviction import Place
 from facade.serving.blobs.indexfile import Lane, open_lanes
 from facade.serving.blobs.port import BlobKey
@@ -160,12 +161,18 @@ class PossessionIndex:
         rows: list[tuple[str, int, float]] = await self._reads.run(
             lambda database: database.execute(query, (*start, limit)).fetchall()
         )
-        return [Place(Digest.parse(text), size, used) for text, size, used in rows]
+        try:
+            return [Place(Digest.parse(text), int(size), float(used)) for text, size, used in rows]
+        except (Invalid, TypeError, ValueError) as error:
+            raise _damaged() from error
 
     async def totals(self) -> tuple[int, int]:
         """How many objects there are, and their bytes. Raises Unavailable."""
         row = await self._one("SELECT objects, bytes FROM total", ())
-        return (0, 0) if row is None else (int(row[0]), int(row[1]))
+        try:
+            return (0, 0) if row is None else (int(row[0]), int(row[1]))
+        except (TypeError, ValueError) as error:
+            raise _damaged() from error
 
     async def close(self) -> None:
         """Write what is left, and close."""
@@ -208,6 +215,14 @@ class PossessionIndex:
             return row
 
         return await self._reads.run(read)
+
+
+def _damaged() -> Unavailable:
+    """SQLite gives what it finds, of whatever type: what was written into the file may be anything."""
+    return Unavailable(
+        "The cache's index is damaged: stop facade, remove index.db from the store, and start again.",
+        reason=Reason.INTERNAL,
+    )
 
 
 def _looked_at(task: "asyncio.Task[None]") -> None:

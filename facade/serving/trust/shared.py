@@ -50,5 +50,5 @@ def _version(timestamp: bytes) -> int:
     """0 for none."""
     try:
         return int(json.loads(timestamp)["signed"]["version"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return 0

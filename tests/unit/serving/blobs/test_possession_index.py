@@ -3,6 +3,7 @@
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -118,6 +119,29 @@ async def test_a_damaged_file_is_made_anew(tmp_path: Path) -> None:
     await index.add(KEY, 7)
     assert await index.has(KEY)
     await index.close()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE total SET objects = 'x'",
+        "UPDATE total SET bytes = x'ff'",
+        "UPDATE object SET digest = 'x'",
+        "UPDATE object SET digest = x'ff'",
+        "UPDATE object SET used = 'x'",
+    ],
+)
+async def test_rows_that_make_no_sense_are_said(tmp_path: Path, damage: str) -> None:
+    index = PossessionIndex.at(tmp_path / "odd.db", FakeClock())
+    try:
+        await index.add(KEY, 10)
+        with closing(sqlite3.connect(tmp_path / "odd.db")) as database, database:
+            database.execute(damage)
+        asked = index.totals() if "total" in damage else index.least_recently_used(10)
+        with pytest.raises(Unavailable, match="index is damaged"):
+            await asked
+    finally:
+        await index.close()
 
 
 def test_a_place_that_cannot_be_used_is_said(tmp_path: Path) -> None:
