@@ -15,7 +15,7 @@ from aiohttp import web
 from facade.app.background import kept_running
 from facade.app.checks import insecure_check, revocations_check
 from facade.app.limits import timeouts
-from facade.app.tokens import for_the_serving_side, token_cache
+from facade.app.tokens import endpoints, for_the_serving_side, token_cache
 from facade.clock import Clock
 from facade.config import Settings, parse_listen
 from facade.control.api.app import operator_app
@@ -35,12 +35,7 @@ from facade.control.connections.rotation import CONNECTIONS, SealingRotation
 from facade.control.connections.sealing import KeyRing, Sealer
 from facade.control.connections.store import ConnectionStore
 from facade.control.credentials.broker import TokenBroker
-from facade.control.credentials.providers import (
-    GOOGLE_TOKEN_URI,
-    Endpoints,
-    ProviderContext,
-    Providers,
-)
+from facade.control.credentials.providers import ProviderContext, Providers
 from facade.control.database.engine import Database
 from facade.control.database.migrate import migrate
 from facade.control.devices.denylist import WRITE_AGAIN_SECONDS, DenyList
@@ -133,7 +128,7 @@ async def control_wing(
         stack.push_async_callback(token_client.close)
         clouds = CloudClient(addresses=addresses, clock=clock, timeouts=limits)
         stack.push_async_callback(clouds.close)
-        providers = Providers(ProviderContext(clock, clouds, _endpoints(settings)))
+        providers = Providers(ProviderContext(clock, clouds, endpoints(settings)))
         tokens = await token_cache(stack, settings, ring, metrics, clock)
         broker = TokenBroker(
             connections=store,
@@ -164,7 +159,13 @@ async def control_wing(
         def trust() -> TrustStatus:
             return trust_status(repository, keys, offline=offline.folder, clock=clock)
 
-        schedule = ResignSchedule(publisher, trust, clock, observer=metrics)
+        schedule = ResignSchedule(
+            publisher,
+            trust,
+            clock,
+            check_seconds=settings.trust.resign_check_seconds,
+            observer=metrics,
+        )
         await schedule.start()
         stack.push_async_callback(schedule.stop)
 
@@ -182,6 +183,7 @@ async def control_wing(
             pulls=pulls,
             clock=clock,
             observer=metrics,
+            max_events=settings.database.max_waiting,
         )
         port.start()
         stack.push_async_callback(port.close)
@@ -272,14 +274,3 @@ async def control_wing(
 
 def _insecure(store: ConnectionStore) -> list[str]:
     return [str(each.host) for each in store.list() if each.connection.settings.insecure]
-
-
-def _endpoints(settings: Settings) -> Endpoints:
-    """Where clouds are asked for tokens."""
-    given = settings.credentials
-    return Endpoints(
-        google_token_uri=given.google_token_uri or GOOGLE_TOKEN_URI,
-        google_hosts=frozenset(given.google_hosts),
-        aws_sts=given.aws_sts_endpoint,
-        aws_ecr=given.aws_ecr_endpoint,
-    )

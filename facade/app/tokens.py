@@ -1,4 +1,6 @@
-"""Wires tokens: their cache (memory, or Redis with memory before it), and what the serving side gets."""
+"""Wires tokens: where they come from, their cache (memory, or Redis with memory before it), and what the
+serving side gets.
+"""
 
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -11,7 +13,7 @@ from facade.control.connections.rotation import TOKENS, SealedTokens
 from facade.control.connections.sealing import KeyRing, Sealer
 from facade.control.connections.store import ConnectionStore
 from facade.control.credentials.cache.memory import MemoryTokenCache
-from facade.control.credentials.providers import Providers
+from facade.control.credentials.providers import GOOGLE_TOKEN_URI, Endpoints, Providers
 from facade.control.credentials.tokens import TokenCache
 from facade.control.credentials.witness import WitnessedAuthorizer
 from facade.observability.health import Check, Finding, Severity
@@ -86,3 +88,14 @@ def for_the_serving_side(
     )
     stack.push_async_callback(authorizer.close)
     return authorizer
+
+
+def endpoints(settings: Settings) -> Endpoints:
+    """Where clouds are asked for tokens."""
+    given = settings.credentials
+    return Endpoints(
+        google_token_uri=given.google_token_uri or GOOGLE_TOKEN_URI,
+        google_hosts=frozenset(given.google_hosts),
+        aws_sts=given.aws_sts_endpoint,
+        aws_ecr=given.aws_ecr_endpoint,
+    )

@@ -1,4 +1,4 @@
-"""`[device.limits]`: bounds on what devices may take of one serving process."""
+"""`[device.limits]`: bounds on what devices may take of a node, or of one serving process where it says so."""
 
 from pydantic import Field
 
@@ -8,8 +8,12 @@ from facade.config.section import Seconds, Section
 class DeviceLimits(Section):
     """Bounds on what one device, and all devices of one worker, may hold."""
 
-    requests: int = Field(64, ge=1, description="requests at once per device")
-    streams: int = Field(32, ge=1, description="blob streams at once per device")
+    requests: int = Field(
+        64, ge=1, description="requests at once per device; each worker gives its share, rounded up"
+    )
+    streams: int = Field(
+        32, ge=1, description="blob streams at once per device; shared out in the same way"
+    )
     requests_per_second: float | None = Field(
         None, gt=0, description="requests per device and worker, on average; absent: no bound"
     )
@@ -22,10 +26,12 @@ class DeviceLimits(Section):
     wait: Seconds = Field(30, description="seconds a request waits for its slot before 503")
     connections: int = Field(4096, ge=1, description="open connections per worker")
     connections_per_certificate: int = Field(
-        256, ge=1, description="of these, with one client certificate"
+        256, ge=1, description="of these, with one client certificate and per worker"
     )
     handshakes_per_address: int = Field(
-        2048, ge=1, description="TLS handshakes under way from one address (IPv6: one /64)"
+        2048,
+        ge=1,
+        description="TLS handshakes under way from one address (IPv6: one /64), per worker",
     )
     handshake: Seconds = Field(10, description="seconds until a TLS handshake must be done")
     idle: Seconds = Field(75, description="seconds a connection may stay without a whole request")

@@ -183,6 +183,9 @@ class TrustSettings(Section):
     refresh_seconds: Seconds = Field(30, description="seconds between refreshes")
     repository: Path | None = Field(None, description="control side: the repository's folder")
     online_keys: Path | None = Field(None, description="control side: folder of the online keys")
+    resign_check_seconds: Seconds = Field(
+        900, description="control side: seconds between looks whether an online role is due"
+    )
 
 
 class DatabaseSettings(Section):
@@ -190,6 +193,12 @@ class DatabaseSettings(Section):
 
     url: Annotated[str, AfterValidator(_database_url)] | None = Field(
         None, description="sqlite+aiosqlite:///path (postgresql+asyncpg:// comes later)"
+    )
+    max_waiting: int = Field(
+        10_000,
+        ge=100,
+        le=1_000_000,
+        description="pull records that wait while it cannot be written; further ones are dropped",
     )
 
 

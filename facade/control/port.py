@@ -34,7 +34,6 @@ from facade.wings import (
 
 log = structlog.get_logger(__name__)
 
-MAX_EVENTS = 10_000
 FLUSH_SECONDS = 1.0
 MAX_PAUSE_SECONDS = 15.0
 """Between two tries while the database cannot be used."""
@@ -85,7 +84,7 @@ class InProcessControlPort:
         pulls: PullRecords,
         clock: Clock,
         observer: ReportObserver | None = None,
-        max_events: int = MAX_EVENTS,
+        max_events: int,
     ) -> None:
         self._connections = connections
         self._broker = broker

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from pydantic import Field, StrictInt
 
@@ -21,6 +21,8 @@ from facade.errors import Invalid
 from facade.workers.user import WorkerUser
 
 MAX_BYTES = 1_000_000
+
+S = TypeVar("S", bound=Section)
 PASSED: Mapping[str, Sequence[str]] = MappingProxyType(
     {
         "device": (
@@ -121,13 +123,16 @@ class Order:
 
 
 def serving_settings(settings: Settings, metadata_dir: Path) -> Settings:
-    """What a worker needs of `settings`, and its share of what the node may do.
+    """What a worker needs of `settings`, and its share of what the node may do at once.
+
+    Rates are not shared out: a device may have all its connections at one worker, and would get a part
+    of its rate for as long as it pulls. What it may have at once it only waits for.
 
     Arguments:
         metadata_dir: its own folder of verified metadata.
     """
     workers = settings.device.workers
-    passed = Settings(
+    told = Settings(
         **{
             section: type(getattr(settings, section))(
                 **{name: getattr(getattr(settings, section), name) for name in names}
@@ -135,17 +140,22 @@ def serving_settings(settings: Settings, metadata_dir: Path) -> Settings:
             for section, names in PASSED.items()
         }
     )
-    upstream = passed.upstream
-    share = math.ceil(upstream.per_connection.transfers / workers)
-    return passed.model_copy(
+    limits, registry = told.device.limits, told.upstream.per_connection
+
+    def shared(section: S, **bounds: int) -> S:
+        """With each worker's part, rounded up, so that all together keep the node's bound."""
+        return section.model_copy(
+            update={name: math.ceil(bound / workers) for name, bound in bounds.items()}
+        )
+
+    return told.model_copy(
         update={
-            "trust": passed.trust.model_copy(update={"metadata_dir": metadata_dir}),
-            "upstream": upstream.model_copy(
-                update={
-                    "per_connection": upstream.per_connection.model_copy(
-                        update={"transfers": share}
-                    )
-                }
+            "device": told.device.model_copy(
+                update={"limits": shared(limits, requests=limits.requests, streams=limits.streams)}
+            ),
+            "trust": told.trust.model_copy(update={"metadata_dir": metadata_dir}),
+            "upstream": told.upstream.model_copy(
+                update={"per_connection": shared(registry, transfers=registry.transfers)}
             ),
         }
     )

@@ -8,8 +8,6 @@ when the fault is gone, without a restart.
 import asyncio
 import contextlib
 import sqlite3
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +19,7 @@ import pytest_asyncio
 from facade.serving.blobs.port import BLOCK_BYTES
 from tests.support.misbehaviour import slow_head, truncate
 from tests.support.small_disk import SmallDisk, small_disk
+from tests.support.sqlite_lock import locked
 from tests.support.stricken import Goods, Stricken, stricken
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module")]
@@ -30,13 +29,6 @@ LARGE = 10 * 1024 * 1024
 DISK = 96 * 1024 * 1024
 NEARLY = SIZE - 1000
 """On this disk the last page is there then: only what publishing adds needs room."""
-LOCK = """
-import sqlite3, sys
-database = sqlite3.connect(sys.argv[1], isolation_level=None)
-database.execute("BEGIN EXCLUSIVE")
-print("locked", flush=True)
-sys.stdin.read()
-"""
 
 
 @dataclass
@@ -269,21 +261,6 @@ async def test_cache_file_removed_while_being_read(scene: Scene) -> None:
         scene.stored(goods).unlink()
         assert await answer.read() == goods.payload
     await scene.gets(goods, "miss")
-
-
-@contextlib.contextmanager
-def locked(database: Path) -> Iterator[None]:
-    """Another process holds SQLite's exclusive lock."""
-    command = [sys.executable, "-c", LOCK, str(database)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"locked\n"
-        try:
-            yield
-        finally:
-            process.stdin.close()
-            process.wait()
 
 
 async def test_database_locked(scene: Scene) -> None:

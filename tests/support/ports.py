@@ -72,6 +72,7 @@ async def control_side(folder: Path, broker: Authorizer) -> AsyncIterator[Contro
             pulls=pulls,
             clock=clock,
             observer=dropped,
+            max_events=10_000,
         )
         port.start()
         try:

@@ -18,8 +18,6 @@ from facade.errors import FacadeError
 
 log = structlog.get_logger(__name__)
 
-CHECK_SECONDS = 15 * 60
-"""How often it is looked whether something is due: a small part of the timestamp's 12 h."""
 RETRY_SECONDS = 60
 WARN_SECONDS = 24 * 3600
 """How often a warning that still holds is logged again."""
@@ -60,6 +58,7 @@ class ResignSchedule:
     Arguments:
         publisher: does the signing; called in a thread.
         status: reads the state of the roles; called in a thread.
+        check_seconds: between two looks; a small part of the timestamp's 12 h.
     """
 
     def __init__(
@@ -68,8 +67,10 @@ class ResignSchedule:
         status: Callable[[], TrustStatus],
         clock: Clock,
         *,
+        check_seconds: float,
         observer: SigningObserver | None = None,
     ) -> None:
+        self._check_seconds = check_seconds
         self._publisher = publisher
         self._status = status
         self._clock = clock
@@ -103,15 +104,15 @@ class ResignSchedule:
         return signed
 
     async def _run(self) -> None:
-        pause: float = CHECK_SECONDS
+        pause = self._check_seconds
         while True:
             await self._clock.sleep(pause)
             try:
                 await self.check()
-                pause = CHECK_SECONDS
+                pause = self._check_seconds
             except FacadeError as error:
                 log.error("metadata_resign_failed", error=error.message)
-                pause = RETRY_SECONDS
+                pause = min(RETRY_SECONDS, self._check_seconds)
 
     def _report(self, status: TrustStatus) -> None:
         now = self._clock.time()

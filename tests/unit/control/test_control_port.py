@@ -194,6 +194,7 @@ async def test_while_the_database_is_locked_reports_wait_and_none_is_written_twi
             pulls=pulls,
             clock=clock,
             observer=dropped,
+            max_events=10_000,
         )
         port.start()
         port.report(_pulled(1.0))
@@ -236,6 +237,7 @@ async def test_a_defect_costs_one_batch_and_not_all_later_reports(tmp_path: Path
             pulls=pulls,
             clock=clock,
             observer=dropped,
+            max_events=10_000,
         )
         port.start()
         port.report(_pulled(1.0))

@@ -151,6 +151,10 @@ def test_an_order_holds_what_serving_needs_and_no_more(tmp_path: Path) -> None:
     assert order.settings.trust.metadata_dir == tmp_path / "own"
     # 16 for the node, for three workers.
     assert order.settings.upstream.per_connection.transfers == 6
+    # 64 requests and 32 streams of a device at once; its rates and connections are each worker's own.
+    limits = order.settings.device.limits
+    assert (limits.requests, limits.streams) == (22, 11)
+    assert limits.connections == whole.device.limits.connections
 
 
 @pytest.mark.parametrize(
@@ -190,10 +194,15 @@ def test_what_is_no_order_is_refused_in_words(tmp_path: Path, changed: dict[str,
 
 KEPT = {
     "device": {"workers", "worker_user"},
-    "trust": {"metadata_dir", "repository", "online_keys"},  # the first is each worker's own
+    "trust": {
+        "metadata_dir",
+        "repository",
+        "online_keys",
+        "resign_check_seconds",
+    },  # the first is each worker's own
     "operator": {"listen", "cert", "key", "behind_proxy", "allowed_hosts"},
     "metrics": {"listen"},
-    "database": {"url"},
+    "database": {"url", "max_waiting"},
     "redis": {"url"},
     "sealing": {"key_file"},
     "credentials": {"aws_ecr_endpoint", "aws_sts_endpoint", "google_hosts", "google_token_uri"},
@@ -240,7 +249,9 @@ def test_what_nobody_listed_is_not_told(tmp_path: Path) -> None:
 def test_each_worker_may_have_one_transfer_at_least(tmp_path: Path) -> None:
     whole = _settings(tmp_path)
     whole = whole.model_copy(update={"device": whole.device.model_copy(update={"workers": 64})})
-    assert serving_settings(whole, tmp_path).upstream.per_connection.transfers == 1
+    told = serving_settings(whole, tmp_path)
+    assert told.upstream.per_connection.transfers == 1
+    assert (told.device.limits.requests, told.device.limits.streams) == (1, 1)
 
 
 # The lifeline.

@@ -7,13 +7,17 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
+from facade.config import Settings
 from facade.control.signing.keys import OnlineKeys
-from facade.control.signing.schedule import CHECK_SECONDS, RETRY_SECONDS, ResignSchedule
+from facade.control.signing.schedule import RETRY_SECONDS, ResignSchedule
 from facade.control.signing.status import trust_status
 from facade.errors import FacadeError
 from tests.support.signing import SignedRepository, make_repository
 
 DAY = 86_400.0
+
+
+CHECK_SECONDS = Settings().trust.resign_check_seconds
 
 
 class Observed:
@@ -35,7 +39,9 @@ def make(repo: SignedRepository, observed: Observed | None = None) -> ResignSche
     read = functools.partial(
         trust_status, repo.folder, OnlineKeys(repo.online), offline=None, clock=repo.clock
     )
-    return ResignSchedule(repo.publisher, read, repo.clock, observer=observed)
+    return ResignSchedule(
+        repo.publisher, read, repo.clock, observer=observed, check_seconds=CHECK_SECONDS
+    )
 
 
 async def wait_until_asleep(repo: SignedRepository) -> None:
