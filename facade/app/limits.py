@@ -38,7 +38,8 @@ def device_rates(settings: Settings, metrics: Metrics, clock: Clock) -> DeviceRa
 def tls_limits(settings: Settings) -> TlsLimits:
     """The device listener's limits; connections never take the last descriptors."""
     given = settings.device.limits
-    connections = min(given.connections, for_connections())
+    unnamed = TlsLimits().max_unnamed if settings.device.proxy_protocol_from else 0
+    connections = min(given.connections, max(1, for_connections() - unnamed))
     if connections < given.connections:
         log.warning("connections_bounded_by_descriptors", limit=connections)
     return TlsLimits(
@@ -47,6 +48,7 @@ def tls_limits(settings: Settings) -> TlsLimits:
         stall_seconds=given.stall,
         min_bytes_per_second=given.min_bytes_per_second,
         max_connections=connections,
+        max_unnamed=unnamed,
         max_handshakes_per_address=given.handshakes_per_address,
         max_per_certificate=given.connections_per_certificate,
     )

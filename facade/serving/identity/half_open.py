@@ -7,6 +7,7 @@ its /64, which one host may have whole. Established connections are bounded by c
 """
 
 import ipaddress
+from collections import defaultdict
 from typing import Protocol
 
 
@@ -19,41 +20,67 @@ class Handshake(Protocol):
 
 
 class HalfOpen:
-    """The handshakes under way of one listener. Loop only."""
+    """The handshakes under way of one listener. Loop only. Every call takes the same time, however
+    many there are: it is made for each connection of those who want to keep others out.
+    """
 
-    __slots__ = ("_addresses", "_limit")
+    __slots__ = ("_addresses", "_having", "_limit", "_most")
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._addresses: dict[str, dict[Handshake, None]] = {}  # each in order of arrival
+        self._having: defaultdict[int, dict[str, None]] = defaultdict(
+            dict
+        )  # addresses, by how many
+        self._most = 0  # that an address has
 
     def admits(self, address: str) -> bool:
         """Whether one more of `address` is within its bound."""
-        return len(self._addresses.get(address, ())) < self._limit
+        return self._count(address) < self._limit
 
     def begin(self, address: str, handshake: Handshake) -> None:
         """One begins."""
+        before = self._count(address)
         self._addresses.setdefault(address, {})[handshake] = None
+        self._moves(address, before)
 
     def end(self, address: str, handshake: Handshake) -> None:
         """It is over; calling again does nothing."""
-        under_way = self._addresses.get(address)
-        if under_way is not None and under_way.pop(handshake, 0) is None and not under_way:
+        under_way = self._addresses.get(address, {})
+        if handshake not in under_way:
+            return
+        before = len(under_way)
+        del under_way[handshake]
+        if not under_way:
             del self._addresses[address]
+        self._moves(address, before)
 
     def make_room(self, address: str) -> bool:
         """End one for a newcomer from `address`; False when none should."""
-        if not self._addresses:
+        if self._most <= self._count(address) + 1:
             return False
-        greediest = max(self._addresses, key=lambda one: len(self._addresses[one]))
-        under_way = self._addresses[greediest]
-        if len(under_way) <= len(self._addresses.get(address, ())) + 1:
-            return False
-        next(iter(under_way)).give_up()
+        greediest = next(iter(self._having[self._most]))
+        next(iter(self._addresses[greediest])).give_up()
         return True
 
     def __len__(self) -> int:
         return sum(map(len, self._addresses.values()))
+
+    def _count(self, address: str) -> int:
+        return len(self._addresses.get(address, ()))
+
+    def _moves(self, address: str, before: int) -> None:
+        """It had `before`, and now has one more or one less."""
+        now = self._count(address)
+        if now:
+            self._having[now][address] = None
+        if before:
+            self._having[before].pop(address)
+            if not self._having[before]:
+                del self._having[before]
+        self._most = max(self._most, now)
+        if self._most not in self._having:  # the one that had most has one less
+            self._most = now
 
 
 def source(host: str) -> str:

@@ -25,6 +25,8 @@ class TlsLimits:
             from a full buffer, over this long, is cut.
         linger_seconds: how long a refused client may take to read its alert.
         max_connections: beyond this new ones are closed at once.
+        max_unnamed: so many more of listed balancers', until they have said for whom they come: only
+            then it can be told who makes room.
         max_handshakes_per_address: handshakes under way from one address (of IPv6: from one /64).
             When all connections are taken, the greediest address makes room before a newcomer is
             turned away (`half_open`).
@@ -38,6 +40,7 @@ class TlsLimits:
     min_bytes_per_second: float = 1024.0
     linger_seconds: float = 2.0
     max_connections: int = 4096
+    max_unnamed: int = 64
     max_handshakes_per_address: int = 2048
     max_per_certificate: int = 256
 

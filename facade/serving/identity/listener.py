@@ -35,6 +35,7 @@ class Listener:
         app_factory: makes the protocol behind TLS.
         received: one receive buffer for all: what lands in it is consumed at once.
         transports: the plain transports that are open.
+        unnamed: those of them whose balancer has not said for whom they come.
         clients: how many established connections each certificate (DER) has.
         half_open: the handshakes under way.
         balancers: from these a PROXY v2 header is required.
@@ -47,12 +48,25 @@ class Listener:
     watch: CertificateWatch = field(default_factory=CertificateWatch)
     received: memoryview = field(default_factory=_receive_buffer)
     transports: set[asyncio.Transport] = field(default_factory=set)
+    unnamed: set[asyncio.Transport] = field(default_factory=set)
     clients: Counter[bytes] = field(default_factory=Counter)
     balancers: tuple[Network, ...] = ()
     half_open: HalfOpen = field(init=False)
 
     def __post_init__(self) -> None:
         self.half_open = HalfOpen(self.limits.max_handshakes_per_address)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there is no place for one more client."""
+        named = len(self.transports) - len(self.unnamed)
+        return named >= self.limits.max_connections or self.has_no_room
+
+    @property
+    def has_no_room(self) -> bool:
+        """Whether there is no place for anybody, known or not."""
+        most = self.limits.max_connections + (self.limits.max_unnamed if self.balancers else 0)
+        return len(self.transports) >= most
 
     def is_balancer(self, host: str) -> bool:
         """Whether `host` is a balancer whose word on the client's address counts."""

@@ -1,7 +1,8 @@
 """A connection that may come from a balancer, until it is known whose it is.
 
 Guarantees: from a listed balancer a PROXY v2 header is required, whole within the handshake's time
-limit; without one the connection is closed, and the reason counted and logged. From anybody
+limit; until it is here the connection takes one of a few places of their own (`TlsLimits.max_unnamed`), so
+that a full listener still learns who comes, and who makes room; without one the connection is closed, and the reason counted and logged. From anybody
 else a header is never read: its bytes fail the TLS handshake. A balancer that connects and
 says nothing, or speaks for itself and goes, is looking whether we are there: no failure.
 """
@@ -38,12 +39,13 @@ class ProxiedProtocol(asyncio.BufferedProtocol):
             raw.set_protocol(tls)
             tls.connection_made(raw)
             return
-        if len(listener.transports) >= listener.limits.max_connections:
+        if listener.has_no_room:
             self._over = True
             self._tell(HandshakeReason.OVERLOADED)
             raw.abort()
             return
         listener.transports.add(raw)
+        listener.unnamed.add(raw)
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(
             listener.limits.handshake_seconds, self._refuse, HandshakeReason.PROXY_TIMEOUT
@@ -102,3 +104,4 @@ class ProxiedProtocol(asyncio.BufferedProtocol):
     def _end(self) -> None:
         self._over = True
         self._timer.cancel()
+        self._listener.unnamed.discard(self._raw)

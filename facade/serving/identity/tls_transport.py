@@ -143,8 +143,7 @@ class TlsServerProtocol(asyncio.BufferedProtocol):
         listener = self._listener
         if not listener.half_open.admits(self._address):
             return False
-        full = len(listener.transports) >= listener.limits.max_connections
-        return not full or listener.half_open.make_room(self._address)
+        return not listener.is_full or listener.half_open.make_room(self._address)
 
     def _gone(self) -> None:
         """The client left in the middle."""

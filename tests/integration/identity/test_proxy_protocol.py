@@ -204,7 +204,7 @@ async def test_bounds_go_by_the_clients_address_not_by_the_balancers(
 
 
 async def test_a_full_listener_takes_no_more_from_a_balancer(context: ssl.SSLContext) -> None:
-    limits = TlsLimits(max_connections=1)
+    limits = TlsLimits(max_connections=1, max_unnamed=0)
     async with tls_listener(context, name_protocol, limits, balancers=HERE) as listener:
         _reader, first = await asyncio.open_connection(*listener.address)
         await listener.settled(1)
@@ -215,3 +215,43 @@ async def test_a_full_listener_takes_no_more_from_a_balancer(context: ssl.SSLCon
         assert listener.hooks.failed == [(HandshakeReason.OVERLOADED, None)]
         first.close()
         second.close()
+
+
+async def test_hanging_handshakes_through_a_balancer_make_room(context: ssl.SSLContext) -> None:
+    """All of them come from the balancer's address: only the header tells whose they are."""
+    limits = TlsLimits(max_connections=3)
+    other = CLIENT_V4.replace(bytes([192, 0, 2, 7]), bytes([192, 0, 2, 8]))
+    async with tls_listener(context, name_protocol, limits, balancers=HERE) as listener:
+        with contextlib.ExitStack() as held:
+            for _ in range(3):
+                peer = held.enter_context(socket.create_connection(listener.address))
+                peer.sendall(CLIENT_V4)
+            async with asyncio.timeout(5):
+                while listener.factory.handshakes < 3:  # noqa: ASYNC110 - real sockets
+                    await asyncio.sleep(0.005)
+            answer = await asyncio.to_thread(through, at_once(other), listener)
+            assert answer == b"192.0.2.8 40000"
+            assert listener.hooks.failed[0] == (HandshakeReason.OVERLOADED, None)
+            assert listener.hooks.peers[0].startswith("192.0.2.7:")
+
+
+async def test_connections_without_a_header_are_bounded_and_keep_no_client_out(
+    context: ssl.SSLContext,
+) -> None:
+    limits = TlsLimits(max_connections=2, max_unnamed=2)
+    async with tls_listener(context, name_protocol, limits, balancers=HERE) as listener:
+        with contextlib.ExitStack() as held:
+            for count in range(1, 4):
+                held.enter_context(socket.create_connection(listener.address))
+                await listener.settled(count)
+            assert await asyncio.to_thread(through, at_once(CLIENT_V4), listener)
+            held.enter_context(socket.create_connection(listener.address))
+            await listener.settled(4)
+            with socket.create_connection(listener.address) as late:
+                late.settimeout(5)
+                with contextlib.suppress(ConnectionResetError):
+                    assert await asyncio.to_thread(late.recv, 1) == b""
+            assert listener.hooks.failed == [(HandshakeReason.OVERLOADED, None)]
+            assert listener.factory.connections == 4
+        await listener.settled()
+        assert not listener.hooks.failed[1:]

@@ -1,6 +1,10 @@
 """Handshakes under way: bounded by address, and the greediest makes room."""
 
+import time
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from facade.serving.identity.half_open import HalfOpen, source
 
@@ -54,6 +58,44 @@ def test_equals_do_not_push_each_other_out() -> None:
     first = Hanging(half_open, "a")
     assert not half_open.make_room("b")
     assert not first.given_up
+
+
+@given(st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from(["come", "go", "room"]))))
+def test_it_is_always_one_that_has_most(steps: list[tuple[str, str]]) -> None:
+    half_open = HalfOpen(100)
+    under_way: dict[str, list[Hanging]] = {address: [] for address in "abcd"}
+    for address, step in steps:
+        if step == "come":
+            under_way[address].append(Hanging(half_open, address))
+        elif step == "go" and under_way[address]:
+            under_way[address].pop(0).give_up()
+        elif step == "room":
+            most = max(map(len, under_way.values()))
+            expected = most > len(under_way[address]) + 1
+            assert half_open.make_room(address) is expected
+            given_up = [one for each in under_way.values() for one in each if one.given_up]
+            assert len(given_up) == expected
+            for each in under_way.values():
+                if any(one.given_up for one in each):
+                    assert len(each) == most
+                    assert each.pop(0).given_up, "the oldest"
+        assert len(half_open) == sum(map(len, under_way.values()))
+
+
+def test_making_room_takes_no_longer_with_many_addresses() -> None:
+    def seconds(addresses: int) -> float:
+        half_open = HalfOpen(10)
+        for number in range(addresses):
+            Hanging(half_open, str(number))
+        for _ in range(3):
+            Hanging(half_open, "greedy")
+        before = time.thread_time()
+        for _ in range(2000):
+            assert half_open.make_room("c")
+            Hanging(half_open, "greedy")
+        return time.thread_time() - before
+
+    assert seconds(20_000) < 20 * seconds(20) + 0.2
 
 
 @pytest.mark.parametrize(
