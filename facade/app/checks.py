@@ -51,6 +51,17 @@ def crl_check(material: TlsMaterial, now: float) -> tuple[Finding, ...]:
     )
 
 
+def cache_check(refuses: str | None) -> tuple[Finding, ...]:
+    """Whether what is pulled can be kept; `refuses` is why not."""
+    if refuses is None:
+        return ()
+    words = (
+        f"the cache's folder cannot be written ({refuses}): what is not in it yet is passed through "
+        "from the registry each time"
+    )
+    return (Finding(Severity.DEGRADED, words),)
+
+
 def deny_list_check(silent_seconds: float, max_age: float) -> tuple[Finding, ...]:
     """Whether the deny list may still be relied on (interface.md, "Metrics port").
 

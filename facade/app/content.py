@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import structlog
+
 from facade.app.background import background
 from facade.clock import Clock
 from facade.config import Settings
@@ -33,6 +35,10 @@ BLOB_THREADS = 16
 """They hash, write, read and fsync. An fsync of a large layer may take seconds: with few threads,
 a handful of them would hold up every other pull. Idle ones are not started."""
 SAMPLE_SECONDS = 10.0
+AGAIN_SECONDS = 1.0
+"""How soon a folder that cannot be written is tried again."""
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
@@ -42,6 +48,7 @@ class Content:
     Arguments:
         held: objects and bytes, as last looked at (every `SAMPLE_SECONDS`).
         max_bytes: what it may hold; free: bytes on its disk, as last looked at.
+        refuses: why nothing new can be kept, in the system's words, as last tried; None = it can.
         wanted: what is evicted last; set when somebody knows.
     """
 
@@ -50,6 +57,7 @@ class Content:
     held: tuple[int, int] = (0, 0)
     max_bytes: int = 0
     free: int = 0
+    refuses: str | None = None
     wanted: Callable[[], frozenset[Digest]] = frozenset
 
     @property
@@ -125,12 +133,14 @@ async def open_content(
         grown=keeper.grown,
         tails=store,
     )
+    store.watch(spoiled)
     stack.push_async_callback(blobs.close)
     content = Content(blobs, keeper, held, bounds.max_bytes, await asyncio.to_thread(_free, folder))
 
     async def sample() -> None:
         while True:
-            await clock.sleep(SAMPLE_SECONDS)
+            await clock.sleep(SAMPLE_SECONDS if content.refuses is None else AGAIN_SECONDS)
+            _note(content, folder, await asyncio.to_thread(store.refuses))
             with suppress(Unavailable):  # the keeper logs what is wrong with the index
                 content.held = await index.totals()
             with suppress(OSError):
@@ -139,6 +149,15 @@ async def open_content(
     background(stack, keeper.run())
     background(stack, sample())
     return content
+
+
+def _note(content: Content, folder: Path, refuses: str | None) -> None:
+    """What trying to write showed; a change is logged."""
+    if refuses is not None and content.refuses is None:
+        log.warning("cache_unwritable", folder=str(folder), error=refuses)
+    elif refuses is None and content.refuses is not None:
+        log.info("cache_writable", folder=str(folder))
+    content.refuses = refuses
 
 
 def _free(folder: Path) -> int:

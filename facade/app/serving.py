@@ -13,7 +13,7 @@ from ipaddress import ip_network
 from pathlib import Path
 
 from facade.app.background import background, kept_running
-from facade.app.checks import certificate_check, crl_check, metadata_check
+from facade.app.checks import cache_check, certificate_check, crl_check, metadata_check
 from facade.app.content import open_content
 from facade.app.limits import device_rates, timeouts, tls_limits, upstream_gates
 from facade.app.tracing import open_traces
@@ -196,6 +196,7 @@ async def serving_wing(
                 ("metadata", lambda: metadata_check(refresher.status())),
                 ("server certificate", lambda: certificate_check(contexts, clock.time())),
                 ("revocation lists", lambda: crl_check(contexts, clock.time())),
+                ("cache", lambda: cache_check(content.refuses)),
             ),
         )
 

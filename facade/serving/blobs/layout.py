@@ -9,6 +9,7 @@ name survives a power loss. Everything here blocks.
 """
 
 import contextlib
+import errno
 import hashlib
 import os
 from collections.abc import Iterator
@@ -22,6 +23,8 @@ PARTIAL = ".partial"
 _TAGS = ".tags"
 _OWNER_HEX = 16
 _MAX_SIZE_DIGITS = 20
+_TRIED_BYTES = 4096
+_NO_UNNAMED_FILES = (errno.EOPNOTSUPP, errno.EISDIR)
 
 
 class Layout:
@@ -42,6 +45,21 @@ class Layout:
         self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
         for folder in (self._blobs, self.ingest, self.quarantine):
             folder.mkdir(mode=0o700, exist_ok=True)
+
+    def refuses(self) -> str | None:
+        """Why nothing new can be written here, in the system's words; None when it can."""
+        try:
+            # It never has a name, so nothing is left of it.
+            fd = os.open(self.ingest, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+            try:
+                write_all(fd, bytes(_TRIED_BYTES), 0)
+            finally:
+                os.close(fd)
+        except OSError as error:
+            if error.errno not in _NO_UNNAMED_FILES:
+                return os.strerror(error.errno or errno.EIO)
+            return None if os.access(self.ingest, os.W_OK) else os.strerror(errno.EACCES)
+        return None
 
     def blob(self, digest: Digest) -> Path:
         """Where the content lies."""

@@ -62,6 +62,7 @@ class LocalStore:
         self._layout = layout
         self.partials = Partials(layout.ingest)
         self._filling: Callable[[], None] = lambda: None
+        self._unfit: Callable[[Digest, str], None] = lambda *_: None
         self._key = key
         self.mode = ReadMode(executor, nowait=nowait)
         self._place = Place(layout, key, self.mode, self.partials)
@@ -87,6 +88,14 @@ class LocalStore:
         """
         self.partials.limit(max_bytes)
         self._filling = filling
+
+    def watch(self, unfit: Callable[[Digest, str], None]) -> None:
+        """From now on `unfit` is told, on the loop, of each object that was set aside on opening, and why."""
+        self._unfit = unfit
+
+    def refuses(self) -> str | None:
+        """Why nothing new can be kept, in the system's words; None when it can. Blocks."""
+        return self._layout.refuses()
 
     async def open(self, digest: Digest) -> LocalReader | None:
         while True:
@@ -155,6 +164,9 @@ class LocalStore:
         finally:
             del self._opening[digest]
         self._retire(digest)
+        if isinstance(opened, str):
+            self._unfit(digest, opened)
+            return None
         if opened is None:
             return None
         fd, tags = opened
@@ -162,7 +174,8 @@ class LocalStore:
         self._open[digest] = shared
         return shared
 
-    def _open_blocking(self, digest: Digest) -> tuple[int, BlockTags] | None:
+    def _open_blocking(self, digest: Digest) -> tuple[int, BlockTags] | str | None:
+        """It; why it was set aside; or None when there is none."""
         try:
             fd = os.open(self._layout.blob(digest), os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -183,7 +196,7 @@ class LocalStore:
             spoiled = os.fstat(fd)
             os.close(fd)
             self._quarantine(digest, spoiled)
-            return None
+            return str(error)
         except BaseException:
             os.close(fd)
             raise

@@ -134,6 +134,7 @@ async def test_the_fetching_worker_is_killed_and_no_other_ones_client_notices(it
         await until(lambda: len(workers_of(it.facade.pid)) == WORKERS)
         pids = workers_of(it.facade.pid)
         clients = await connect(it, 40)
+        it.registry.requests.clear()
         pulls = [asyncio.create_task(each.get(path)) for each in clients]
         pattern = f"ingest/sha256-{digest.hex}.*.partial"
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -199,3 +200,31 @@ async def test_an_ingest_that_fails_to_publish_says_so(tmp_path: Path, store: Lo
         ingest.publish()
     await ingest.close(keep=False)
     assert list((tmp_path / "ingest").iterdir()) == []
+
+
+async def test_whether_anything_can_be_written_is_told_in_the_systems_words(
+    store: LocalStore, tmp_path: Path
+) -> None:
+    assert store.refuses() is None
+    assert list((tmp_path / "ingest").iterdir()) == [], "trying leaves nothing"
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1, limit[1]))
+    try:
+        assert store.refuses() == "File too large"
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    (tmp_path / "ingest").rmdir()
+    assert store.refuses() == "No such file or directory"
+
+
+async def test_an_object_that_is_unfit_on_opening_is_told_of_once(
+    store: LocalStore, tmp_path: Path
+) -> None:
+    told: list[tuple[Digest, str]] = []
+    store.watch(lambda digest, why: told.append((digest, why)))
+    digest = await publish(store)
+    with (tmp_path / "blobs" / "sha256" / digest.hex[:2] / digest.hex).open("r+b") as file:
+        file.truncate(10)
+    assert await asyncio.gather(*(store.open(digest) for _ in range(3))) == [None] * 3
+    assert await store.open(digest) is None
+    assert [each for each, _ in told] == [digest]
