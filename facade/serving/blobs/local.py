@@ -19,18 +19,20 @@ from typing import Self, TypeVar
 
 import structlog
 
+from facade.clock import Clock, SystemClock
 from facade.errors import Integrity, Unavailable
 from facade.oci.digest import Digest
+from facade.reasons import Reason
 from facade.serving.blobs.diskread import FileReader, ReadMode
 from facade.serving.blobs.ingest import LocalIngest, Place, open_ingest
 from facade.serving.blobs.layout import Layout, write_durably
 from facade.serving.blobs.nodekey import load_node_key
-from facade.serving.blobs.opened import LocalReader, OpenObject
+from facade.serving.blobs.opened import LocalReader, OpenObject, when_unlocked
 from facade.serving.blobs.partials import Partials, is_named, try_lock
-from facade.serving.blobs.port import BlobKey, Feed
+from facade.serving.blobs.port import BlobKey, Busy, Feed
 from facade.serving.blobs.rehash import rehash
 from facade.serving.blobs.tags import BlockTags, TagKey, read_sidecar
-from facade.serving.blobs.tail import LocalTail, open_tail
+from facade.serving.blobs.tail import LocalTail, abandon_tail, open_tail
 from facade.serving.blobs.threads import run_to_end
 
 log = structlog.get_logger(__name__)
@@ -57,9 +59,16 @@ class LocalStore:
     """
 
     def __init__(
-        self, layout: Layout, key: TagKey, executor: Executor, *, nowait: bool = True
+        self,
+        layout: Layout,
+        key: TagKey,
+        executor: Executor,
+        *,
+        nowait: bool = True,
+        clock: Clock | None = None,
     ) -> None:
         self._layout = layout
+        self._clock = clock or SystemClock()
         self.partials = Partials(layout.ingest)
         self._filling: Callable[[], None] = lambda: None
         self._unfit: Callable[[Digest, str], None] = lambda *_: None
@@ -70,13 +79,20 @@ class LocalStore:
         self._opening: dict[Digest, asyncio.Task[OpenObject | None]] = {}
 
     @classmethod
-    def at(cls, root: Path, executor: Executor, *, nowait: bool = True) -> Self:
+    def at(
+        cls,
+        root: Path,
+        executor: Executor,
+        *,
+        nowait: bool = True,
+        clock: Clock | None = None,
+    ) -> Self:
         """The store under `root`, made when absent. Blocks. Raises Unavailable, Invalid."""
         layout = Layout(root)
         try:
             layout.make()
             key = TagKey(load_node_key(root / "node.key"))
-            return cls(layout, key, executor, nowait=nowait)
+            return cls(layout, key, executor, nowait=nowait, clock=clock)
         except OSError as error:
             raise Unavailable(f"The store {root} cannot be used: {error.strerror}.") from error
 
@@ -121,7 +137,8 @@ class LocalStore:
 
     async def follow(self, key: BlobKey, size: int) -> LocalTail | None:
         """What another process writes (`sharing.Tails`)."""
-        return await self._run(partial(open_tail, key, size, self._place))
+        job = partial(open_tail, key, size, self._place)
+        return await run_to_end(self.mode.executor, job, abandon_tail)
 
     async def quarantine(self, digest: Digest) -> None:
         shared = self._open.get(digest)
@@ -160,7 +177,8 @@ class LocalStore:
 
     async def _open_object(self, digest: Digest) -> OpenObject | None:
         try:
-            opened = await self._run(partial(self._open_blocking, digest))
+            job = partial(self._open_blocking, digest)
+            opened = await when_unlocked(partial(self._run, job), self._clock)
         finally:
             del self._opening[digest]
         self._retire(digest)
@@ -175,7 +193,7 @@ class LocalStore:
         return shared
 
     def _open_blocking(self, digest: Digest) -> tuple[int, BlockTags] | str | None:
-        """It; why it was set aside; or None when there is none."""
+        """It; why it was set aside; or None when there is none. Raises Busy while it is locked."""
         try:
             fd = os.open(self._layout.blob(digest), os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -184,8 +202,9 @@ class LocalStore:
             log.warning("cached_object_unreadable", digest=str(digest), error=error.strerror)
             return None
         try:
-            # Not while it is being published or removed: neither takes long.
-            fcntl.flock(fd, fcntl.LOCK_SH)
+            # Not while it is being published or removed.
+            if not try_lock(fd, fcntl.LOCK_SH):
+                raise Busy("Another process has it locked just now.", reason=Reason.INTERNAL)
             if not os.fstat(fd).st_nlink:
                 os.close(fd)
                 return None

@@ -8,13 +8,39 @@ before it is handed out.
 
 import fcntl
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
+import structlog
+
+from facade.clock import Clock
 from facade.errors import Integrity
 from facade.serving.blobs.diskread import FileReader
 from facade.serving.blobs.partials import try_lock
-from facade.serving.blobs.port import BLOCK_BYTES
+from facade.serving.blobs.port import BLOCK_BYTES, Busy
 from facade.serving.blobs.tags import BlockTags
+
+log = structlog.get_logger(__name__)
+
+LOCKED_SECONDS = 2.0
+"""How long an object that another process publishes or removes just now is waited for; it takes milliseconds.
+One that hangs in the middle of it must hang nobody here: then the object counts as absent."""
+LOCKED_PAUSE_SECONDS = 0.01
+
+_Opened = TypeVar("_Opened")
+
+
+async def when_unlocked(attempt: Callable[[], Awaitable[_Opened]], clock: Clock) -> _Opened | None:
+    """What `attempt` gives once it does not raise Busy; meanwhile no thread waits. None = still locked."""
+    until = clock.monotonic() + LOCKED_SECONDS
+    while True:
+        try:
+            return await attempt()
+        except Busy:
+            if clock.monotonic() >= until:
+                log.warning("cached_object_locked")
+                return None
+            await clock.sleep(LOCKED_PAUSE_SECONDS)
 
 
 class OpenObject:

@@ -12,7 +12,11 @@ from facade.errors import Upstream
 from facade.serving.blobs.port import BlobKey, Feed, Ingest
 
 FOLLOW_SECONDS = 0.02
-"""How long nothing new is looked for after there was nothing."""
+"""How long nothing new is looked for after there was nothing, at least:"""
+MAX_FOLLOW_SECONDS = 0.25
+"""and at most; between them an eighth of the time since something came. Who follows what a slow registry, or
+one that hangs, sends does not look fifty times a second."""
+_FOLLOW_SHARE = 8
 
 SILENT_SECONDS = 120.0
 """How long a process that holds the lock may bring nothing. One that works waits 30 s for its turn, 30 s
@@ -94,8 +98,9 @@ async def read_along(tail: Tail, clock: Clock, grew: Callable[[], None]) -> Endi
             grown = clock.monotonic()
             grew()
         elif ending is None:
-            if clock.monotonic() - grown >= SILENT_SECONDS:
+            quiet = clock.monotonic() - grown
+            if quiet >= SILENT_SECONDS:
                 return "silent"
-            await clock.sleep(FOLLOW_SECONDS)
+            await clock.sleep(min(max(FOLLOW_SECONDS, quiet / _FOLLOW_SHARE), MAX_FOLLOW_SECONDS))
         if ending is not None:
             return ending

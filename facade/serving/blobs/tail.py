@@ -73,6 +73,10 @@ class LocalTail:
     async def close(self, *, keep: bool, refusal: Upstream | None = None) -> None:
         self._kept.file.close()
 
+    def abandon(self) -> None:
+        """Close at once."""
+        self._kept.file.close()
+
     def _advance(self) -> Ending | None:
         try:
             if self._take_in():
@@ -139,3 +143,9 @@ def open_tail(key: BlobKey, size: int, place: Place) -> LocalTail | None:
         return None
     except OSError as error:
         raise unavailable(error) from error
+
+
+def abandon_tail(tail: LocalTail | None) -> None:
+    """Close what nobody has got."""
+    if tail is not None:
+        tail.abandon()

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -20,7 +21,7 @@ from facade.serving.blobs.limits import TransferLimits
 from facade.serving.blobs.local import LocalStore
 from facade.serving.blobs.opened import LocalReader
 from facade.serving.blobs.port import BLOCK_BYTES, BlobStream
-from facade.serving.blobs.sharing import SILENT_SECONDS
+from facade.serving.blobs.sharing import MAX_FOLLOW_SECONDS, SILENT_SECONDS, Tail, read_along
 from tests.support.blob_source import Answer, ScriptedSource
 from tests.support.blobs import (
     CONNECTION,
@@ -286,6 +287,33 @@ async def test_who_holds_on_and_brings_nothing_is_not_waited_for_for_ever(tmp_pa
         assert reading.got == CONTENT
         assert rest.opened == [(MEBI + 3, None)]
         await ingest.close(keep=False)
+
+
+async def test_who_brings_nothing_is_looked_at_less_and_less_often(tmp_path: Path) -> None:
+    clock = FakeClock()
+
+    class Mute:
+        have = came = looks = 0
+
+        async def advance(self) -> None:
+            self.looks += 1
+            self.have = self.came
+
+    mute = Mute()
+    reading = asyncio.create_task(read_along(cast("Tail", mute), clock, lambda: None))
+    await clock.run_for(1.0)
+    assert mute.looks >= 15, "what comes soon is seen soon"
+    await clock.run_for(10.0)
+    seen = mute.looks
+    await clock.run_for(10.0)
+    assert mute.looks - seen <= 10.0 / MAX_FOLLOW_SECONDS + 1
+    mute.came = 1
+    await clock.run_for(MAX_FOLLOW_SECONDS)
+    seen = mute.looks
+    await clock.run_for(0.2)
+    assert mute.looks - seen >= 5, "and soon again"
+    reading.cancel()
+    await asyncio.gather(reading, return_exceptions=True)
 
 
 async def test_readers_of_the_published_object_do_not_keep_followers_waiting(
