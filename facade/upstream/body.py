@@ -16,6 +16,7 @@ from facade.clock import Clock
 from facade.errors import Upstream
 from facade.reasons import Reason
 from facade.upstream.gulps import Gulps
+from facade.upstream.pour import Basin, Inflow, put, take_over
 from facade.upstream.redirects import place
 from facade.upstream.retry import Timeouts
 
@@ -90,6 +91,7 @@ class BlobBody:
     __slots__ = (
         "_clock",
         "_gulps",
+        "_inflow",
         "_response",
         "_timeouts",
         "_waiting",
@@ -116,6 +118,7 @@ class BlobBody:
         self._waiting = False
         self._watcher: asyncio.Task[None] | None = None
         self._gulps = Gulps(response)
+        self._inflow: Inflow | None = None
         self.offset = offset
         self.total = total
         self.etag = etag
@@ -127,7 +130,7 @@ class BlobBody:
         Raises Upstream (UPSTREAM_UNREACHABLE) when the transfer breaks off or stalls.
         """
         self._watcher = asyncio.create_task(self._watch())
-        read, took = self._response.content.readany, self._gulps.took
+        read = self._response.content.readany
         try:
             while True:
                 self._waiting = True
@@ -135,16 +138,59 @@ class BlobBody:
                 self._waiting = False
                 if not chunk:
                     return
-                self.received += len(chunk)
-                took(self.received)
+                self._took(len(chunk))
                 yield chunk
         except (aiohttp.ClientError, OSError) as error:
-            stalled = isinstance(error, _Stalled)
-            what = "sends too slowly" if stalled else "broke off in the middle of a blob"
-            raise _broke_off(self._response, what) from error
+            raise self._broken(error) from error
         finally:
             self._watcher.cancel()
             self._gulps.end()
+
+    async def pour(self, basin: Basin) -> None:
+        """All the bytes, in order, into `basin`. Once, instead of `chunks`.
+
+        Raises Upstream (UPSTREAM_UNREACHABLE) when the transfer breaks off or stalls, and what `basin`
+        raises.
+        """
+        self._watcher = asyncio.create_task(self._watch())
+        try:
+            await self._pour(basin)
+        except (aiohttp.ClientError, OSError) as error:
+            raise self._broken(error) from error
+        finally:
+            self._watcher.cancel()
+            self._gulps.end()
+
+    async def _pour(self, basin: Basin) -> None:
+        content, length = self._response.content, self._response.content_length
+        while True:
+            self._waiting = True
+            chunk = await content.readany()
+            self._waiting = False
+            if not chunk:
+                return
+            self._took(len(chunk))
+            await put(chunk, basin)
+            while chunk := content.read_nowait():
+                self._took(len(chunk))
+                await put(chunk, basin)
+            if not basin.space():
+                await basin.make_space()
+            left = (length or 0) - self.received
+            if left > 0 and not content.total_bytes - self.received:
+                self._inflow = take_over(self._response, left, basin, self._took)
+                if self._inflow is not None:
+                    await self._inflow.run()
+                    return
+
+    def _took(self, count: int) -> None:
+        self.received += count
+        self._gulps.took(self.received)
+
+    def _broken(self, error: BaseException) -> Upstream:
+        stalled = isinstance(error, _Stalled)
+        what = "sends too slowly" if stalled else "broke off in the middle of a blob"
+        return _broke_off(self._response, what)
 
     def close(self) -> None:
         """Drop the transfer, or give its connection back when it was read to the end."""
@@ -163,13 +209,17 @@ class BlobBody:
         waited, seen = 0, self.received
         while True:
             await self._clock.sleep(tick)
-            if not self._waiting:
+            if not (self._waiting if self._inflow is None else self._inflow.waiting):
                 continue
             waited += 1
             if waited < _STALL_CHECKS:
                 continue
             if self.received - seen < self._timeouts.stall_bytes:
-                self._response.content.set_exception(_Stalled("below the minimum rate"))
+                stalled = _Stalled("below the minimum rate")
+                if self._inflow is not None:
+                    self._inflow.fail(stalled)
+                else:
+                    self._response.content.set_exception(stalled)
                 return
             waited, seen = 0, self.received
 

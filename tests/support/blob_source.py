@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from facade.errors import FacadeError, Upstream
 from facade.reasons import Reason
+from facade.upstream.pour import Basin, pour_chunks
 
 TRUE_TOTAL = -1
 
@@ -51,6 +52,9 @@ class Body:
     etag: str | None
     content: bytes
     answer: Answer
+
+    async def pour(self, basin: Basin) -> None:
+        await pour_chunks(self.chunks(), basin)
 
     async def chunks(self) -> AsyncIterator[bytes]:
         position, end = self.offset, len(self.content)

@@ -17,6 +17,7 @@ from facade.oci.manifest import OCI_INDEX, Index, parse_manifest
 from facade.oci.reference import Repository, Tag
 from facade.reasons import Reason
 from facade.upstream.connection import Connection
+from facade.upstream.pour import Basin, pour_chunks
 from tests.support.manifests import PlainImage
 
 
@@ -38,6 +39,9 @@ class Page(list[str]):
 @dataclass
 class _Body:
     data: bytes
+
+    async def pour(self, basin: Basin) -> None:
+        await pour_chunks(self.chunks(), basin)
 
     async def chunks(self) -> AsyncIterator[bytes]:
         yield self.data[:10]

@@ -21,7 +21,9 @@ from facade.secret import Secret
 from facade.serving.blobs.port import BlobSource, Outcome
 from facade.upstream.challenge import Challenge
 from facade.upstream.connection import Authorization, Connection, Scope
+from facade.upstream.pour import Basin, pour_chunks
 from facade.wings import ControlSnapshot, Event, Revocations
+from tests.support.basin import poured
 from tests.support.clock import EPOCH
 
 Place = tuple[RegistryHost, Repository, Digest]
@@ -130,6 +132,9 @@ class WholeBody:
         self.total: int | None = len(data)
         self.etag: str | None = None
 
+    async def pour(self, basin: Basin) -> None:
+        await pour_chunks(self.chunks(), basin)
+
     async def chunks(self) -> AsyncIterator[bytes]:
         yield self._data
 
@@ -236,7 +241,7 @@ class MemoryBlobs:
         if key not in self.contents:
             outcome = "miss"
             async with source.open(0, None) as body:
-                data = b"".join([chunk async for chunk in body.chunks()])
+                data = await poured(body)
             if len(data) != size or not digest.matches(data):
                 raise Integrity("The content does not match its digest.")
             self.contents[key] = data

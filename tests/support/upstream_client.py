@@ -20,6 +20,7 @@ from facade.upstream.observer import NullObserver, UpstreamObserver
 from facade.upstream.retry import RetryPolicy, Timeouts
 from facade.upstream.token_client import TokenClient
 from tests.support.authorizers import FixedAuthorizer
+from tests.support.basin import poured
 from tests.support.clock import FakeClock
 
 APP = Repository("org/app")
@@ -89,4 +90,4 @@ async def read_blob(
 ) -> bytes:
     """A blob of APP, whole or from `offset` on."""
     async with client.blob(connection, APP, digest, offset=offset) as body:
-        return b"".join([chunk async for chunk in body.chunks()])
+        return await poured(body)

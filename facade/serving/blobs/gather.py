@@ -179,6 +179,18 @@ class Gatherer:
         if cancelled:
             raise asyncio.CancelledError
 
+    async def close(self, *, keep: bool) -> None:
+        """Return when no work is under way and none will be; `keep` = what came is worked on first.
+
+        Raises what `work` raised.
+        """
+        try:
+            if keep:
+                await self.drain()
+        finally:
+            self.discard()
+            await self.settle()
+
     def _limit(self) -> int:
         return self._capacity - self._filling.start % min(BLOCK_BYTES, self._capacity)
 

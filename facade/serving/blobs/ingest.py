@@ -2,7 +2,7 @@
 
 Guarantees: one writer per key and size over all processes (`flock` on the partial, which dies with
 its process); what a reader gets is what was written (the tags of whole blocks and the bytes of the last
-one are kept in memory); `publish` = tags first, fsync, rename, fsync the folder. Bytes of a partial are
+one are kept in memory); `publish` = fsync, tags first, rename, fsync the folder. Bytes of a partial are
 nobody's content. Whoever follows the file can tell how it ended (`tail`). Not guaranteed: that bytes
 found after a power loss are those once written; the caller's verdict decides.
 """
@@ -20,7 +20,7 @@ import structlog
 from facade.errors import Integrity, Unavailable, Upstream
 from facade.serving.blobs.diskread import FileReader, ReadMode, read_fully
 from facade.serving.blobs.kept import PIECE_BYTES, KeptBytes
-from facade.serving.blobs.layout import Layout, move_durably, write_all, write_synced
+from facade.serving.blobs.layout import Layout, move_durably, write_all, write_new
 from facade.serving.blobs.partials import (
     Partials,
     is_named,
@@ -125,7 +125,9 @@ class LocalIngest:
         draft = self._path.with_suffix(".tags")
         try:
             os.fsync(self._fd)
-            write_synced(draft, self._kept.tags.sidecar(self.have, str(self._key.host)))
+            # Tags that a power loss takes are made anew, from content that still hashes right.
+            sidecar = self._kept.tags.sidecar(self.have, str(self._key.host))
+            write_new(draft, sidecar, synced=False)
             move_durably((draft, layout.tags(digest)), (self._path, layout.blob(digest)))
         except OSError as error:
             with contextlib.suppress(OSError):  # a folder that became read-only keeps it

@@ -110,7 +110,7 @@ def write_all(fd: int, data: memoryview | bytes, offset: int) -> None:
 def write_durably(path: Path, data: bytes, draft: Path) -> None:
     """Put `data` at `path`, whole or not at all, by way of `draft`. Raises OSError."""
     try:
-        write_synced(draft, data)
+        write_new(draft, data, synced=True)
         move_durably((draft, path))
     except OSError:
         draft.unlink(missing_ok=True)
@@ -131,12 +131,16 @@ def move_durably(*moves: tuple[Path, Path]) -> None:
     sync_folder(folder)
 
 
-def write_synced(path: Path, data: bytes) -> None:
-    """Write a file that is on the disk when this returns; its name may not be. Raises OSError."""
+def write_new(path: Path, data: bytes, *, synced: bool) -> None:
+    """Write a file; when `synced` it is on the disk when this returns, though its name may not be.
+
+    Raises OSError.
+    """
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
         write_all(descriptor, data, 0)
-        os.fsync(descriptor)
+        if synced:
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)
 

@@ -15,6 +15,7 @@ from facade.errors import Unavailable, Upstream
 from facade.oci.digest import Digest
 from facade.oci.host import RegistryHost
 from facade.oci.reference import Repository
+from facade.upstream.pour import Basin
 
 BLOCK_BYTES = 256 * 1024
 """The unit of checked reads: one authentication tag each, and the most that one chunk holds."""
@@ -192,8 +193,8 @@ class BlobBody(Protocol):
     @property
     def etag(self) -> str | None: ...
 
-    def chunks(self) -> AsyncIterator[bytes]:
-        """The bytes. Raises Upstream when the transfer breaks."""
+    async def pour(self, basin: Basin, /) -> None:
+        """All the bytes, in order. Raises Upstream when the transfer breaks; what `basin` raises."""
         ...
 
 

@@ -5,13 +5,16 @@ pauses between attempts; a registry that ignores the range is read from the star
 is there; a wrong length either way is Integrity. Does not check the digest.
 """
 
+from collections.abc import Callable
+from functools import partial
+
 import structlog
 
 from facade.errors import Integrity, Upstream
 from facade.reasons import Reason
-from facade.serving.blobs.gather import Gatherer
+from facade.serving.blobs.gather import BATCH_BYTES, Gatherer
 from facade.serving.blobs.limits import TransferPorts
-from facade.serving.blobs.port import BlobBody, BlobKey, BlobSource
+from facade.serving.blobs.port import BlobKey, BlobSource
 
 log = structlog.get_logger(__name__)
 
@@ -39,6 +42,7 @@ class Receiver:
         ports: TransferPorts,
     ) -> None:
         self._host = str(key.host)
+        self._fetched = partial(ports.observer.fetched, self._host)
         self._size = size
         self._source = source
         self._gatherer = gatherer
@@ -115,7 +119,11 @@ class Receiver:
                     reason=Reason.UPSTREAM_REFUSED,
                 )
             self._etag = body.etag
-            await self._take(body, start - body.offset)
+            basin = _Counted(self._gatherer, self._size, start - body.offset, self._fetched)
+            try:
+                await body.pour(basin)
+            finally:
+                basin.close()
         await self._gatherer.drain()
         if self._gatherer.end < self._size:
             if body.total is None:
@@ -127,23 +135,42 @@ class Receiver:
                 "The registry ended the transfer early.", reason=Reason.UPSTREAM_UNREACHABLE
             )
 
-    async def _take(self, body: BlobBody, skip: int) -> None:
-        add = self._gatherer.add
-        uncounted = 0
-        try:
-            async for chunk in body.chunks():
-                uncounted += len(chunk)
-                if uncounted >= _COUNT_BYTES:
-                    self._observer.fetched(self._host, uncounted)
-                    uncounted = 0
-                if skip:
-                    skipped = min(skip, len(chunk))
-                    skip -= skipped
-                    rest = memoryview(chunk)[skipped:]
-                else:
-                    rest = memoryview(chunk)
-                if self._gatherer.end + len(rest) > self._size:
-                    raise Integrity(f"The content is longer than the expected {self._size} bytes.")
-                await add(rest)
-        finally:
-            self._observer.fetched(self._host, uncounted)
+
+class _Counted:
+    """The gatherer as a basin: skips what it has, counts what comes, and refuses what is too much."""
+
+    def __init__(
+        self, gatherer: Gatherer, size: int, skip: int, count: Callable[[int], None]
+    ) -> None:
+        self.make_space = gatherer.make_space
+        self._gatherer = gatherer
+        self._size = size
+        self._skip = skip
+        self._count = count
+        self._uncounted = 0
+        self._aside = memoryview(bytearray(min(skip, BATCH_BYTES) or 1))
+        """For bytes that nobody needs."""
+
+    def space(self) -> memoryview:
+        if self._skip:
+            return self._aside[: self._skip]
+        left = self._size - self._gatherer.end
+        # A byte more than there may be: whoever sends it is told apart from who ends.
+        return self._gatherer.space()[:left] if left else self._aside[:1]
+
+    def filled(self, count: int) -> None:
+        self._uncounted += count
+        if self._uncounted >= _COUNT_BYTES:
+            self.close()
+        if self._skip:
+            self._skip -= count
+        elif self._gatherer.end == self._size:
+            raise Integrity(f"The content is longer than the expected {self._size} bytes.")
+        else:
+            self._gatherer.filled(count)
+
+    def close(self) -> None:
+        """Count what was not counted yet."""
+        uncounted, self._uncounted = self._uncounted, 0
+        if uncounted:
+            self._count(uncounted)

@@ -203,9 +203,8 @@ class Transfer(Progress):
 
     async def _end(self) -> None:
         """Clean up; nothing of ours is in use by a thread when this returns."""
-        self._gatherer.discard()
         try:
-            await self._gatherer.settle()
+            await self._gatherer.close(keep=self._stopped and self.lockstep is None)
             if self.settled:
                 # The object is published: others find it in the store from now on.
                 self._is_over()

@@ -19,6 +19,7 @@ from facade.serving.pulls.admission import Slots
 from facade.serving.pulls.ports import UpstreamRegistry
 from facade.serving.pulls.reports import Reports
 from facade.upstream.connection import Connection
+from facade.upstream.pour import Basin, put
 from facade.wings import ControlPort
 
 Asker = Hashable
@@ -205,10 +206,22 @@ class _Watched:
         self.total = body.total
         self.etag = body.etag
 
-    async def chunks(self) -> AsyncIterator[bytes]:
-        async for chunk in self._body.chunks():
-            self._check()
-            yield chunk
+    async def pour(self, basin: Basin) -> None:
+        await self._body.pour(_WatchedBasin(basin, self._check))
+
+
+class _WatchedBasin:
+    """A basin that takes nothing more when `check` raises."""
+
+    def __init__(self, basin: Basin, check: Callable[[], None]) -> None:
+        self.space = basin.space
+        self.make_space = basin.make_space
+        self._filled = basin.filled
+        self._check = check
+
+    def filled(self, count: int) -> None:
+        self._check()
+        self._filled(count)
 
 
 class _Whole:
@@ -220,5 +233,5 @@ class _Whole:
         self.total: int | None = len(data)
         self.etag: str | None = None
 
-    async def chunks(self) -> AsyncIterator[bytes]:
-        yield self._data
+    async def pour(self, basin: Basin) -> None:
+        await put(self._data, basin)

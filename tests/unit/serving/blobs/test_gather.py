@@ -148,6 +148,17 @@ async def test_discarded_bytes_are_never_worked_on(executor: ThreadPoolExecutor)
     assert sink.worked == b"y"
 
 
+@pytest.mark.parametrize("keep", [True, False])
+async def test_closing_works_on_what_came_if_it_is_to_be_kept(
+    executor: ThreadPoolExecutor, keep: bool
+) -> None:
+    sink = Collecting()
+    gatherer = Gatherer(sink, executor)
+    await gatherer.add(b"x")
+    await gatherer.close(keep=keep)
+    assert sink.worked == (b"x" if keep else b"")
+
+
 async def test_settling_is_not_cut_short_by_cancellation(executor: ThreadPoolExecutor) -> None:
     sink = Collecting()
     gatherer = Gatherer(sink, executor)

@@ -13,6 +13,7 @@ from facade.serving.pulls.admission import Slots, upstream_overloaded
 from facade.serving.pulls.reports import Reports
 from facade.serving.pulls.sources import Sources
 from facade.wings import ConnectionUsed
+from tests.support.basin import poured
 from tests.support.clock import FakeClock, settle
 from tests.support.serving import FakeControl, FakeRegistryClient, a_connection
 
@@ -39,7 +40,7 @@ class Bench:
     async def fetch(self) -> bytes:
         source = self.sources.blob(self.connection, REPOSITORY, self.digest)
         async with source.open(0, None) as body:
-            return b"".join([chunk async for chunk in body.chunks()])
+            return await poured(body)
 
 
 async def test_a_blob_comes_through_and_its_use_is_reported() -> None:
@@ -101,7 +102,7 @@ async def test_a_manifest_is_a_body_in_one_piece() -> None:
     source = bench.sources.manifest(bench.connection, REPOSITORY, bench.digest)
     async with source.open(3, '"etag"') as body:
         assert (body.offset, body.total, body.etag) == (0, 7, None)
-        assert [chunk async for chunk in body.chunks()] == [b"content"]
+        assert await poured(body) == b"content"
     assert await source.confirm() == 7
     missing = bench.sources.manifest(bench.connection, REPOSITORY, Digest.of(b"?"))
     assert await missing.confirm() is None
