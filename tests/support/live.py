@@ -90,16 +90,20 @@ class Live:
         self.tokens.accounts[USER] = Account(password)
         self.tokens.revoke_all()
 
-    async def get(self, path: str, headers: Mapping[str, str] | None = None) -> Answered:
-        """One request on the device port."""
+    @contextlib.asynccontextmanager
+    async def connected(self) -> AsyncIterator[aiohttp.ClientSession]:
+        """A session of the device's own, which keeps its connection."""
         context = ssl.create_default_context(cafile=self.certificates / "ca.crt")
         context.load_cert_chain(self.certificates / "client.cert", self.certificates / "client.key")
-        async with (
-            aiohttp.ClientSession() as session,
-            session.get(
-                f"https://{self.facade.device}{path}", ssl=context, headers=headers
-            ) as response,
-        ):
+        connector = aiohttp.TCPConnector(ssl=context)
+        async with aiohttp.ClientSession(
+            f"https://{self.facade.device}", connector=connector
+        ) as session:
+            yield session
+
+    async def get(self, path: str, headers: Mapping[str, str] | None = None) -> Answered:
+        """One request on the device port, on a connection of its own."""
+        async with self.connected() as session, session.get(path, headers=headers) as response:
             return Answered(response.status, await response.read(), dict(response.headers))
 
     async def pull(self, tag: str) -> Answered:
