@@ -157,7 +157,6 @@ def _prepare(settings: Settings, ground: Ground, user: WorkerUser | None) -> lis
         for file in ground.private:
             if file.exists():
                 file.chmod(0o600)
-        key = settings.device.server_key
         open_to(
             user,
             through=[
@@ -165,10 +164,18 @@ def _prepare(settings: Settings, ground: Ground, user: WorkerUser | None) -> lis
                 *_inside(ground.state, Path(source)),
                 *_inside(ground.state, base.parent),
             ],
-            read=[key] if key is not None and key.is_relative_to(ground.state) else [],
+            read=_read_by_workers(settings, ground.state),
             own=[cache, *folders],
         )
     return folders
+
+
+def _read_by_workers(settings: Settings, state: Path) -> list[Path]:
+    """The files of `state` that workers open; an umask, or an older start, may have closed them."""
+    device = settings.device
+    files = [device.server_cert, device.server_key, settings.trust.root]
+    files += [file for ca in device.ca for file in (ca.file, ca.crl)]
+    return [file for file in files if file is not None and file.is_relative_to(state)]
 
 
 def _inside(state: Path, place: Path) -> list[Path]:

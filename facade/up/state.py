@@ -150,6 +150,7 @@ def write(path: Path, data: bytes | str, mode: int = PUBLIC) -> None:
         fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
         try:
             with os.fdopen(fd, "wb") as file:
+                os.fchmod(fd, mode)  # whatever the umask says
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())

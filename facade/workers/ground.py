@@ -151,6 +151,8 @@ def open_to(
             os.chown(folder, -1, user.gid)
             folder.chmod(0o710)
         for file in read:
+            if file.stat().st_mode & stat.S_IROTH:
+                continue  # whoever passes the folders reads it already
             os.chown(file, -1, user.gid)
             file.chmod(0o640)
         for folder in own:

@@ -1,16 +1,25 @@
 """What is in deploy/ to run Facade elsewhere: the systemd unit, the container file, the compose file."""
 
+import os
 import re
+import shutil
+import signal
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from pwd import getpwnam
 
 import pytest
 
+from tests.support.crew import owner, workers_of
 from tests.support.facade_process import run
 from tests.support.live import live
 
 ROOT = Path(__file__).parents[2]
 UNIT = ROOT / "deploy" / "systemd" / "facade.service"
+WORKER_USER = UNIT.with_name("worker-user.conf")
 CONTAINERFILE = ROOT / "deploy" / "container" / "Containerfile"
 COMPOSE = ROOT / "deploy" / "compose" / "compose.yml"
 
@@ -28,12 +37,47 @@ async def test_systemd_takes_the_unit(tmp_path: Path) -> None:
     # Exposure in tenths: 20 is 2.0 of 10.
     judged = await run("systemd-analyze", "security", "--offline=true", "--threshold=20", unit)
     assert judged.code == 0, judged.stdout
+    (tmp_path / "facade.service.d").mkdir()
+    shutil.copy(WORKER_USER, tmp_path / "facade.service.d" / WORKER_USER.name)
+    verified = await run("systemd-analyze", "verify", unit)
+    assert (verified.code, verified.stderr) == (0, "")
+    judged = await run("systemd-analyze", "security", "--offline=true", "--threshold=30", unit)
+    assert judged.code == 0, judged.stdout
+    assert "runs as root user" in judged.stdout, "the drop-in was read"
+
+
+async def test_workers_are_another_user_under_the_limits_of_the_drop_in() -> None:
+    """With its capabilities alone, the unit's umask, and files that an earlier start has closed."""
+    given = re.findall(r"^CapabilityBoundingSet=(.+)$", WORKER_USER.read_text(), re.MULTILINE)
+    assert len(given) == 1
+    capabilities = given[0].lower().replace("cap_", "").split()
+    with passable() as folder:
+        state = folder / "state"
+        state.mkdir(mode=0o700)
+        env = {"FACADE_DEVICE__WORKERS": "2", "FACADE_DEVICE__WORKER_USER": "nobody"}
+        async with live(folder, env=env, prefix=confined(state, *capabilities)) as it:
+            await it.add()
+            await it.import_all()
+            assert (await it.pull("v1")).status == 200
+            assert {owner(pid) for pid in workers_of(it.facade.pid)} == {getpwnam("nobody").pw_uid}
+            assert await it.facade.stop() == 0
+            for public in ("device-ca.pem", "server.pem", "root.json"):
+                (state / public).chmod(0o600)
+            await it.facade.start()
+            assert (await it.pull("v1")).status == 200
+            assert (await it.pull("v2")).status == 200
+            report = (await it.facade.cli("doctor", "--json")).json
+            assert [check for check in report["checks"] if check["status"] == "failed"] == []
+            os.kill(workers_of(it.facade.pid)[0], signal.SIGKILL)
+            await it.facade.logged("worker_ended")
+            assert await it.facade.stop() == 0
 
 
 async def test_facade_serves_under_the_units_limits(tmp_path: Path) -> None:
     state = tmp_path / "state"
     state.mkdir(mode=0o700)
-    async with live(tmp_path, prefix=confined(state)) as it:
+    env = {"FACADE_DEVICE__WORKERS": "2"}
+    async with live(tmp_path, env=env, prefix=confined(state)) as it:
         await it.add()
         await it.import_all()
         assert (await it.pull("v1")).status == 200
@@ -93,14 +137,25 @@ def test_the_compose_file_names_what_is_there() -> None:
     assert known == {"FACADE_REDIS__URL", "FACADE_LOG__FORMAT", "FACADE_METRICS__LISTEN"}
 
 
-def confined(state: Path) -> list[str]:
+@contextmanager
+def passable() -> Iterator[Path]:
+    """A folder that other users may pass through; pytest's own let nobody through."""
+    with tempfile.TemporaryDirectory(prefix="facade-") as name:
+        folder = Path(name)
+        folder.chmod(0o711)
+        yield folder
+
+
+def confined(state: Path, *capabilities: str) -> list[str]:
     """The limits of the unit, made by hand, as systemd is not what runs the tests: everything read-only
-    but `state` and a folder for temporary files, no capability, no new privileges, no writable memory that can be executed."""
+    but `state` and a folder for temporary files, an umask that closes, no new privileges, no writable
+    memory that can be executed, and no capability but those given."""
     mounts = (
-        'mount --bind "$1" "$1" && mount -t tmpfs tmpfs /var/tmp && mount -o remount,bind,ro / '
+        'umask 0077 && mount --bind "$1" "$1" && mount -t tmpfs tmpfs /var/tmp && mount -o remount,bind,ro / '
         '&& shift && exec "$@"'
     )
-    capabilities = ("--no-new-privs", "--bounding-set=-all", "--inh-caps=-all")
+    bounds = ",".join(("-all", *(f"+{name}" for name in capabilities)))
+    privileges = ("--no-new-privs", f"--bounding-set={bounds}", "--inh-caps=-all")
     memory = (
         "import ctypes, os, sys\n"
         "ctypes.CDLL(None).prctl(65, 1, 0, 0, 0)  # PR_SET_MDWE; older kernels know it not\n"
@@ -108,5 +163,5 @@ def confined(state: Path) -> list[str]:
     )
     return [
         *("unshare", "--mount", "sh", "-c", mounts, "sh", str(state)),
-        *("setpriv", *capabilities, sys.executable, "-c", memory),
+        *("setpriv", *privileges, sys.executable, "-c", memory),
     ]

@@ -145,6 +145,7 @@ def write_file(path: Path, data: bytes, *, private: bool = False) -> None:
         part.unlink(missing_ok=True)
         mode = 0o600 if private else 0o644
         with os.fdopen(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode), "wb") as file:
+            os.fchmod(file.fileno(), mode)  # whatever the umask says: workers may be another user
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
