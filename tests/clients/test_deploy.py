@@ -134,7 +134,10 @@ def test_the_compose_file_names_what_is_there() -> None:
         assert (COMPOSE.parent / path).exists(), path
     assert (COMPOSE.parent / "../.." / "deploy/container/Containerfile").exists()
     known = set(re.findall(r"FACADE_[A-Z]+__[A-Z_]+", text + CONTAINERFILE.read_text()))
-    assert known == {"FACADE_REDIS__URL", "FACADE_LOG__FORMAT", "FACADE_METRICS__LISTEN"}
+    assert known == {
+        *("FACADE_REDIS__URL", "FACADE_DEVICE__WORKERS"),
+        *("FACADE_LOG__FORMAT", "FACADE_METRICS__LISTEN"),
+    }
 
 
 @contextmanager
