@@ -19,14 +19,13 @@ from facade.oci.manifest import OCI_INDEX, OCI_MANIFEST
 from facade.target import SignedTarget
 from tests.support.facade_app import FacadeApp, Tuning, path
 from tests.support.image import Image, one_layer_image
-from tests.support.misbehaviour import slow_head
+from tests.support.misbehaviour import held
 from tests.support.registry import Registry
 
 IMAGE = one_layer_image(b"a small layer " * 100)
 LARGE = one_layer_image(shake_256(b"large").digest(48 * 1024 * 1024))
 LAYER = max(IMAGE.blobs, key=lambda digest: len(IMAGE.blobs[digest]))
 DIGESTS = {"manifests": IMAGE.index, "blobs": LAYER}
-SLOW = 0.6
 
 
 def with_two_sizes() -> Image:
@@ -61,10 +60,11 @@ class Bench:
         at = path(self.registry, "org/app", kind, DIGESTS[kind])
         if kind == "blobs":  # the walk is done: only the blob itself is waited for
             assert await self._get(path(self.registry, "org/app", "manifests", IMAGE.index))
-        self.registry.script(f"/v2/org/app/{kind}/*", slow_head(SLOW))
+        thought = asyncio.Event()
+        self.registry.script(f"/v2/org/app/{kind}/*", held(thought))
         asking = asyncio.create_task(self._get(at))
-        async with asyncio.timeout(5):
-            while not self.registry.count(f"/v2/org/app/{kind}/*"):  # noqa: ASYNC110 - real sockets
+        async with asyncio.timeout(60):
+            while not self.registry.count(f"/v2/org/app/{kind}/*", None):  # noqa: ASYNC110 - real sockets
                 await asyncio.sleep(0.01)
         if meanwhile == "revoke":
             self.facade.control.revoke("dev", "kiosk-7", time.time())
@@ -73,6 +73,7 @@ class Bench:
             await self.facade.refresher.refresh()
         else:
             self.facade.control.disconnect(self.registry.host)
+        thought.set()
         return await asking
 
     async def _get(self, url: str) -> tuple[int, bytes]:

@@ -4,6 +4,7 @@ Guarantees: each returns a change of the reply that the registry would have give
 the order in which they are scripted together.
 """
 
+import asyncio
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
@@ -31,6 +32,11 @@ def trickle(piece: int, pause: float) -> Misbehaviour:
 def slow_head(seconds: float) -> Misbehaviour:
     """Wait before answering at all."""
     return lambda seen, reply: replace(reply, delay=seconds)
+
+
+def held(until: asyncio.Event) -> Misbehaviour:
+    """Answer when that is set."""
+    return lambda seen, reply: replace(reply, until=until)
 
 
 def corrupt(at: int = 0) -> Misbehaviour:

@@ -85,6 +85,7 @@ class Reply:
         stall_after: send nothing more after so many bytes, but keep the connection.
         piece, pause: send pieces of so many bytes, with so many seconds between them.
         delay: seconds before the head.
+        until: has to be set before the head is sent.
         raw: sent as it is, instead of everything else; b"" = just close.
     """
 
@@ -99,6 +100,7 @@ class Reply:
     piece: int | None = None
     pause: float = 0.0
     delay: float = 0.0
+    until: asyncio.Event | None = None
     raw: bytes | None = None
 
     def with_header(self, name: str, value: str | None) -> "Reply":
@@ -183,6 +185,8 @@ async def _write(writer: asyncio.StreamWriter, seen: Seen, reply: Reply) -> bool
     """Send a reply; whether the connection may be used again."""
     if reply.delay:
         await asyncio.sleep(reply.delay)
+    if reply.until is not None:
+        await reply.until.wait()
     if reply.raw is not None:
         writer.write(reply.raw)
         await writer.drain()
