@@ -51,15 +51,26 @@ def crl_check(material: TlsMaterial, now: float) -> tuple[Finding, ...]:
     )
 
 
-def cache_check(refuses: str | None) -> tuple[Finding, ...]:
-    """Whether what is pulled can be kept; `refuses` is why not."""
-    if refuses is None:
-        return ()
-    words = (
-        f"the cache's folder cannot be written ({refuses}): what is not in it yet is passed through "
-        "from the registry each time"
-    )
-    return (Finding(Severity.DEGRADED, words),)
+def cache_check(refuses: str | None, index_trouble: str | None) -> tuple[Finding, ...]:
+    """Whether what is pulled can be kept, and the store be kept in order.
+
+    Arguments:
+        refuses: why nothing new can be written.
+        index_trouble: why the index cannot be used.
+    """
+    findings = []
+    if refuses is not None:
+        words = (
+            f"the cache's folder cannot be written ({refuses}): what is not in it yet is passed "
+            "through from the registry each time"
+        )
+        findings.append(Finding(Severity.DEGRADED, words))
+    if index_trouble is not None:
+        words = (
+            f"{index_trouble.rstrip('.')}: nothing is evicted, and registries are asked more often"
+        )
+        findings.append(Finding(Severity.DEGRADED, words))
+    return tuple(findings)
 
 
 def deny_list_check(silent_seconds: float, max_age: float) -> tuple[Finding, ...]:

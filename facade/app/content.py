@@ -49,6 +49,7 @@ class Content:
         held: objects and bytes, as last looked at (every `SAMPLE_SECONDS`).
         max_bytes: what it may hold; free: bytes on its disk, as last looked at.
         refuses: why nothing new can be kept, in the system's words, as last tried; None = it can.
+        index_trouble: why the index cannot be used, in words, as last tried; None = it can.
         wanted: what is evicted last; set when somebody knows.
     """
 
@@ -58,6 +59,7 @@ class Content:
     max_bytes: int = 0
     free: int = 0
     refuses: str | None = None
+    index_trouble: str | None = None
     wanted: Callable[[], frozenset[Digest]] = frozenset
 
     @property
@@ -141,8 +143,10 @@ async def open_content(
         while True:
             await clock.sleep(SAMPLE_SECONDS if content.refuses is None else AGAIN_SECONDS)
             _note(content, folder, await asyncio.to_thread(store.refuses))
-            with suppress(Unavailable):  # the keeper logs what is wrong with the index
-                content.held = await index.totals()
+            try:
+                content.held, content.index_trouble = await index.totals(), None
+            except Unavailable as error:  # the keeper logs it
+                content.index_trouble = error.message
             with suppress(OSError):
                 content.free = await asyncio.to_thread(_free, folder)
 

@@ -196,7 +196,7 @@ async def serving_wing(
                 ("metadata", lambda: metadata_check(refresher.status())),
                 ("server certificate", lambda: certificate_check(contexts, clock.time())),
                 ("revocation lists", lambda: crl_check(contexts, clock.time())),
-                ("cache", lambda: cache_check(content.refuses)),
+                ("cache", lambda: cache_check(content.refuses, content.index_trouble)),
             ),
         )
 

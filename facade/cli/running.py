@@ -47,6 +47,10 @@ _ADVICE = (
         "the cache's folder",
         "make room on its disk, or let the facade's user write it; it is tried again by itself",
     ),
+    (
+        "the cache's index",
+        "restart facade up: it makes a damaged index anew; one that is locked heals by itself",
+    ),
     ("redis", "bring Redis back, or check redis.url; it is used again by itself"),
     ("worker", "look for worker_ended in the log; one that hangs is ended with kill -9"),
     ("it is being replaced", "look for worker_ended in the log"),

@@ -88,6 +88,7 @@ class StoreKeeper:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._again(FLUSH_SECONDS, self._order.flush))
             await self._wait_for_duty()
+            await self._know_all()
             group.create_task(self._keep_size())
             group.create_task(self._again(LOOK_SECONDS, self._look))
             group.create_task(self._again(SCRUB_PAUSE_SECONDS, self._tidy))
@@ -119,6 +120,18 @@ class StoreKeeper:
             except OSError as error:
                 log.warning("housekeeping_failed", error=error.strerror)
             await self._clock.sleep(DUTY_SECONDS)
+
+    async def _know_all(self) -> None:
+        """After the index was lost: what it does not know of is neither counted nor evicted."""
+        try:
+            if (await self._order.totals())[0]:
+                return
+            count = await self._scrubber.take_in()
+        except (Unavailable, OSError) as error:
+            log.warning("housekeeping_failed", error=str(error))
+            return
+        if count:
+            log.warning("index_rebuilt", objects=count)
 
     async def _look(self) -> None:
         self.grown()

@@ -82,6 +82,14 @@ class Scrubber:
         log.info("scrubbed", objects=checked, count=quarantined)
         return checked, quarantined
 
+    async def take_in(self) -> int:
+        """Tell the index of every object, unhashed; how many there are. Raises Unavailable."""
+        count, found = 0, self._store.objects()
+        while page := await run_to_end(self._executor, partial(_take, found)):
+            await self._register.notice(page)
+            count += len(page)
+        return count
+
     async def _check(self, digest: Digest, pace: float | None) -> bool | None:
         """Whether the object is right; None when it vanished meanwhile."""
         reader = await self._store.open(digest)

@@ -6,6 +6,7 @@ import pytest
 
 from facade.app.checks import (
     CONTROL_DEGRADED_SECONDS,
+    cache_check,
     certificate_check,
     crl_check,
     deny_list_check,
@@ -79,3 +80,12 @@ def test_a_control_side_that_is_away_degrades_after_a_minute_and_its_deny_list_g
     (old,) = deny_list_check(900, 900)
     assert old.severity is Severity.UNREADY
     assert old.reason == "deny list too old: the control side has not been heard for 15 min"
+
+
+def test_a_cache_that_cannot_keep_degrades_and_takes_no_node_out() -> None:
+    assert cache_check(None, None) == ()
+    findings = cache_check("Read-only file system", "The cache's index cannot be used: x.")
+    assert {finding.severity for finding in findings} == {Severity.DEGRADED}
+    first, second = (finding.reason for finding in findings)
+    assert first.startswith("the cache's folder cannot be written (Read-only file system):")
+    assert second.startswith("The cache's index cannot be used: x: nothing is evicted")

@@ -54,6 +54,12 @@ def test_readiness_that_is_well() -> None:
         ("degraded", "Redis at localhost:1 does not answer", "warning", "bring Redis back"),
         ("degraded", "plain http to a.example", "warning", "--insecure"),
         ("degraded", "the cache's folder cannot be written (X)", "warning", "make room"),
+        (
+            "degraded",
+            "The cache's index cannot be used: X",
+            "warning",
+            "makes a damaged index anew",
+        ),
         ("degraded", "worker 1: it does not answer", "warning", "kill -9"),
         ("degraded", "The CRL of CN=x is overdue.", "warning", "newest list"),
         ("unready", "metadata-expired: timestamp has expired", "failed", "facade trust status"),

@@ -260,6 +260,17 @@ async def test_the_keeper_evicts_when_told_of_growth(upkeep: Upkeep) -> None:
         await task
 
 
+async def test_after_the_index_was_lost_everything_counts_again_at_once(upkeep: Upkeep) -> None:
+    await upkeep.index.forget(await upkeep.add(9))
+    assert await upkeep.index.totals() == (0, 0)
+    task = asyncio.create_task(upkeep.keeper.run())
+    async with asyncio.timeout(10):
+        while await upkeep.index.totals() != (9, 9 * SIZE):  # noqa: ASYNC110 - real threads
+            await asyncio.sleep(0.01)
+    task.cancel()
+    assert upkeep.spoiled == []
+
+
 async def test_the_keeper_writes_use_times_sweeps_and_scrubs(upkeep: Upkeep) -> None:
     digests = await upkeep.add(3)
     upkeep.store.flip(digests[2], 1)
