@@ -5,6 +5,7 @@ second signal stops at once; SIGHUP reloads what can be reloaded. Does not wire 
 """
 
 import asyncio
+import logging
 import os
 import signal
 import socket
@@ -12,10 +13,11 @@ import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import structlog
 from aiohttp import web
+from aiohttp.abc import AbstractAccessLogger
 
 from facade.listening import BACKLOG, DRAIN_SECONDS, bind, url_of
 
@@ -157,8 +159,28 @@ def runner_for(
     if isinstance(app, web.Application):
         # An operator who closes a browser does not undo half an import.
         return web.AppRunner(app, handler_cancellation=False, **options, **ending)
+    options |= {"access_log": logging.getLogger(__name__), "access_log_class": _Telling}
     # A device that leaves, or is cut, takes its handler with it.
     return web.ServerRunner(web.Server(app, handler_cancellation=True, **options), **ending)
+
+
+@runtime_checkable
+class Between(Protocol):
+    """A protocol that stands between a transport and aiohttp's."""
+
+    def returned(self, http: web.BaseRequest, status: int, /) -> None:
+        """A request was answered, wholly."""
+        ...
+
+
+class _Telling(AbstractAccessLogger):
+    """Logs nothing: this is where aiohttp says that it is done with a request."""
+
+    def log(self, request: web.BaseRequest, response: web.StreamResponse, time: float) -> None:
+        transport = request.transport
+        protocol: object = None if transport is None else transport.get_protocol()
+        if isinstance(protocol, Between):
+            protocol.returned(request, response.status)
 
 
 class _LayeredSite(web.BaseSite):

@@ -26,7 +26,7 @@ from facade.observability.lag import measure_lag
 from facade.observability.metrics import Metrics
 from facade.oci.host import RegistryHost
 from facade.server import Handler
-from facade.serving.api.app import device_app
+from facade.serving.api.app import DeviceApp, device_app
 from facade.serving.cache_port import InProcessCachePort
 from facade.serving.identity.certificate import identity_rule
 from facade.serving.identity.factory import TlsProtocolFactory, tls_protocol_factory
@@ -175,6 +175,7 @@ async def serving_wing(
             clock=clock,
             default_registry=RegistryHost.parse(settings.device.default_registry),
             deny_list_max_age=settings.device.deny_list_max_age,
+            idle_seconds=settings.device.limits.idle,
             tracer=traces.requests,
         )
         kept_running(stack, guard.run, pause=lambda: clock.sleep(INTERVAL_SECONDS))
@@ -187,9 +188,10 @@ async def serving_wing(
             refresh=_following(follow, refresher),
             clock=clock,
         )
+        stack.callback(app.close)
         yield ServingWing(
-            app=app,
-            layer=_layer(settings, contexts, metrics, clock),
+            app=app.handle,
+            layer=_layer(settings, app, contexts, metrics, clock),
             cache=cache,
             contexts=contexts,
             checks=(
@@ -226,14 +228,14 @@ def _tls_files(settings: Settings) -> TlsFiles:
 
 
 def _layer(
-    settings: Settings, contexts: TlsContexts, metrics: Metrics, clock: Clock
+    settings: Settings, app: DeviceApp, contexts: TlsContexts, metrics: Metrics, clock: Clock
 ) -> Callable[[Callable[[], asyncio.Protocol]], TlsProtocolFactory]:
     hooks = HandshakeJournal(clock, metrics)
 
-    def layer(app: Callable[[], asyncio.Protocol]) -> TlsProtocolFactory:
+    def layer(server: Callable[[], asyncio.Protocol]) -> TlsProtocolFactory:
         made = tls_protocol_factory(
             contexts.current,
-            app,
+            app.before(server),
             hooks=hooks,
             limits=tls_limits(settings),
             balancers=tuple(map(ip_network, settings.device.proxy_protocol_from)),
@@ -274,9 +276,7 @@ async def _trust(
 
 
 def _generation(refresher: Refresher) -> object:
-    """Changes with every view, and when there is one no more: then running streams are judged
-    again each round, and go on until the metadata says otherwise.
-    """
+    """Changes with every view; without one, running streams are judged again each round."""
     with suppress(Unavailable):
         return refresher.view().generation
     return None

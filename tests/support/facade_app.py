@@ -23,8 +23,8 @@ from facade.app.limits import upstream_gates
 from facade.observability.access import AccessLog
 from facade.observability.metrics import Metrics
 from facade.oci.host import RegistryHost
-from facade.server import Handler, runner_for
-from facade.serving.api.app import device_app
+from facade.server import KEEP_ALIVE_SECONDS, runner_for
+from facade.serving.api.app import DeviceApp, device_app
 from facade.serving.blobs.cache import BlobCache
 from facade.serving.blobs.local import LocalStore
 from facade.serving.blobs.possession import PossessionIndex
@@ -172,6 +172,7 @@ class FacadeApp:
             clock=clock,
             default_registry=RegistryHost("docker.io"),
             deny_list_max_age=900,
+            idle_seconds=KEEP_ALIVE_SECONDS,
         )
         await self.refresher.start()
         self._stack.push_async_callback(self.refresher.stop)
@@ -199,13 +200,14 @@ class FacadeApp:
             observer=BlobEvents(self.metrics, reports),
         )
 
-    async def _listen(self, app: Handler) -> None:
-        runner = runner_for(app)
+    async def _listen(self, app: DeviceApp) -> None:
+        self.app, runner = app, runner_for(app.handle)
         await runner.setup()
         self._stack.push_async_callback(runner.cleanup)
         assert runner.server is not None
+        self.http_server = runner.server
         factory: TlsProtocolFactory = tls_protocol_factory(
-            self.tls.current, runner.server, hooks=self.metrics, limits=self.tuning.tls
+            self.tls.current, app.before(runner.server), hooks=self.metrics, limits=self.tuning.tls
         )
         server = await asyncio.get_running_loop().create_server(factory, "127.0.0.1", 0)
         self.port = server.sockets[0].getsockname()[1]
@@ -216,8 +218,6 @@ class FacadeApp:
             await server.wait_closed()
 
         self._stack.push_async_callback(stop)
-
-    # What a test does with it.
 
     @property
     def url(self) -> str:

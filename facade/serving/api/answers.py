@@ -48,24 +48,35 @@ def plan(http: web.BaseRequest, digest: Digest, size: int, media_type: str) -> P
 
     Raises Invalid (RANGE_INVALID) for 416.
     """
+    etag, headers = _names(digest)
+    if _matches(http.headers.get(hdrs.IF_NONE_MATCH), etag):
+        return Plan(304, headers, 0, 0)
+    headers = entity(digest, media_type, size)
+    wanted = _range(http, etag, size)
+    if wanted is None:
+        return Plan(200, headers, 0, size)
+    headers[hdrs.CONTENT_RANGE] = wanted.content_range(size)
+    headers[hdrs.CONTENT_LENGTH] = str(wanted.length)
+    return Plan(206, headers, wanted.start, wanted.stop)
+
+
+def entity(digest: Digest, media_type: str, size: int) -> dict[str, str]:
+    """The headers of a 200 with all of it."""
+    _etag, headers = _names(digest)
+    headers[hdrs.CONTENT_TYPE] = media_type
+    headers[hdrs.ACCEPT_RANGES] = "bytes"
+    headers[hdrs.CONTENT_LENGTH] = str(size)
+    return headers
+
+
+def _names(digest: Digest) -> tuple[str, dict[str, str]]:
     etag = f'"{digest}"'
-    headers = {
+    return etag, {
         DIGEST_HEADER: str(digest),
         hdrs.ETAG: etag,
         hdrs.SERVER: SERVER,
         hdrs.CACHE_CONTROL: CACHE_FOREVER,
     }
-    if _matches(http.headers.get(hdrs.IF_NONE_MATCH), etag):
-        return Plan(304, headers, 0, 0)
-    headers[hdrs.CONTENT_TYPE] = media_type
-    headers[hdrs.ACCEPT_RANGES] = "bytes"
-    wanted = _range(http, etag, size)
-    if wanted is None:
-        headers[hdrs.CONTENT_LENGTH] = str(size)
-        return Plan(200, headers, 0, size)
-    headers[hdrs.CONTENT_RANGE] = wanted.content_range(size)
-    headers[hdrs.CONTENT_LENGTH] = str(wanted.length)
-    return Plan(206, headers, wanted.start, wanted.stop)
 
 
 def _range(http: web.BaseRequest, etag: str, size: int) -> ByteRange | None:

@@ -7,6 +7,9 @@ Runs under `identity.tls_transport`, with `handler_cancellation` on, so that a d
 (or is cut) takes its handler with it. Whoever wires it runs `guard`.
 """
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import structlog
 from aiohttp import web
 
@@ -19,6 +22,7 @@ from facade.oci.host import RegistryHost
 from facade.reasons import Reason
 from facade.serving.api.answers import refusal
 from facade.serving.api.exchange import LEFT_STATUS, Bookkeeper, Books, Exchange
+from facade.serving.api.lane import Lanes, Server
 from facade.serving.api.peer import Authorities, Peers
 from facade.serving.api.routes import MetadataFiles, Routes
 from facade.serving.api.streaming import Sender
@@ -45,13 +49,15 @@ def device_app(
     clock: Clock,
     default_registry: RegistryHost,
     deny_list_max_age: float,
+    idle_seconds: float,
     tracer: RequestTracer | None = None,
-) -> Handle:
-    """The handler of every request.
+) -> "DeviceApp":
+    """What answers every request.
 
     Arguments:
         deny_list_max_age: seconds without word from the control side until devices are refused.
-        tracer: wraps it; None costs nothing.
+        idle_seconds: how long the HTTP server keeps a connection without a request.
+        tracer: wraps the handler; None costs nothing.
     """
     peers = Peers(
         authorities=authorities,
@@ -68,19 +74,52 @@ def device_app(
         default_registry=default_registry,
     )
     books = Bookkeeper(metrics, reports, access, clock)
-    if tracer is None:
-        return DevicePort(routes, books, clock).handle
-    return tracer.around(DevicePort(routes, TracedBooks(books, tracer), clock).handle)
+    ids = request_ids()
+    if tracer is not None:
+        port = DevicePort(routes, TracedBooks(books, tracer), clock, ids)
+        return DeviceApp(tracer.around(port.handle))
+    lanes = Lanes(
+        pulls=pulls,
+        peers=peers,
+        books=books,
+        clock=clock,
+        ids=ids,
+        parse=routes.parse,
+        idle_seconds=idle_seconds,
+    )
+    return DeviceApp(DevicePort(routes, books, clock, ids).handle, lanes)
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceApp:
+    """The device port's application.
+
+    Arguments:
+        handle: answers any request.
+        lanes: the short way; None = every request goes the long one.
+    """
+
+    handle: Handle
+    lanes: Lanes | None = None
+
+    def before(self, server: Server) -> Server:
+        """What stands between TLS and the HTTP server."""
+        return server if self.lanes is None else self.lanes.before(server)
+
+    def close(self) -> None:
+        """End the connections that the HTTP server knows nothing of."""
+        if self.lanes is not None:
+            self.lanes.close()
 
 
 class DevicePort:
     """Turns a request into an answer, come what may."""
 
-    def __init__(self, routes: Routes, books: Books, clock: Clock) -> None:
+    def __init__(self, routes: Routes, books: Books, clock: Clock, ids: Iterator[str]) -> None:
         self._routes = routes
         self._books = books
         self._clock = clock
-        self._ids = request_ids()
+        self._ids = ids
 
     async def handle(self, http: web.BaseRequest) -> web.StreamResponse:
         """The one handler."""

@@ -24,8 +24,8 @@ LEFT_STATUS = 499
 
 
 @dataclass(slots=True)
-class Exchange:
-    """A request in hand.
+class Record:
+    """What is written down about a request.
 
     Arguments:
         id: the request id, in the body of every refusal and in every log line.
@@ -36,9 +36,9 @@ class Exchange:
         complete: the whole promised body went out.
     """
 
-    http: web.BaseRequest
     id: str
     started: float
+    method: str
     route: str = OTHER_ROUTE
     device: Device | None = None
     pull: PullRequest | None = None
@@ -50,16 +50,26 @@ class Exchange:
     first_byte: float | None = None
     error: FacadeError | None = None
 
+
+class Exchange(Record):
+    """A request in hand."""
+
+    __slots__ = ("http",)
+
+    def __init__(self, http: web.BaseRequest, request_id: str, started: float) -> None:
+        super().__init__(request_id, started, http.method)
+        self.http = http
+
     @property
     def head_only(self) -> bool:
         """Whether it is a HEAD request."""
-        return self.http.method == "HEAD"
+        return self.method == "HEAD"
 
 
 class Books(Protocol):
     """Where it is written down."""
 
-    def finished(self, exchange: Exchange, /) -> None:
+    def finished(self, exchange: Record, /) -> None:
         """A request has ended, whatever became of it. Never raises for what a peer did."""
         ...
 
@@ -74,7 +84,7 @@ class Bookkeeper:
     clock: Clock
     quiet_routes: frozenset[str] = field(default=frozenset({"version"}))
 
-    def finished(self, exchange: Exchange) -> None:
+    def finished(self, exchange: Record) -> None:
         """Count, log and report. Never raises for what a peer did."""
         seconds = self.clock.monotonic() - exchange.started
         metrics = self.metrics
@@ -87,7 +97,7 @@ class Bookkeeper:
         self._report(exchange)
         self._log(exchange, seconds)
 
-    def _report(self, exchange: Exchange) -> None:
+    def _report(self, exchange: Record) -> None:
         error = exchange.error
         if error is not None:
             self.metrics.refused(error.reason or Reason.INTERNAL)
@@ -102,11 +112,11 @@ class Bookkeeper:
             cache=exchange.cache,
         )
 
-    def _log(self, exchange: Exchange, seconds: float) -> None:
+    def _log(self, exchange: Record, seconds: float) -> None:
         error = exchange.error
         access = Access(
             exchange.id,
-            exchange.http.method,
+            exchange.method,
             exchange.route,
             exchange.status,
             outcome(exchange),
@@ -121,7 +131,7 @@ class Bookkeeper:
         self.access.write(access, quiet=exchange.route in self.quiet_routes)
 
 
-def outcome(exchange: Exchange) -> str:
+def outcome(exchange: Record) -> str:
     """In a word, as `Reports.pulled` wants it."""
     if exchange.response is not None and not exchange.complete:
         return "left" if exchange.error is None else "cut"

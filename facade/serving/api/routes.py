@@ -20,7 +20,8 @@ from facade.serving.api.answers import JSON, NO_STORE, entire, plan, refusal, wh
 from facade.serving.api.exchange import Exchange
 from facade.serving.api.peer import Peers
 from facade.serving.api.streaming import Sender
-from facade.serving.pulls.service import ManifestAnswer, PullService, device_key
+from facade.serving.pulls.answers import ManifestAnswer
+from facade.serving.pulls.service import PullService, device_key
 
 Handler = Callable[[Exchange], Awaitable[web.StreamResponse]]
 
@@ -130,7 +131,7 @@ class Routes:
     async def _pull(self, exchange: Exchange) -> web.StreamResponse:
         http = exchange.http
         exchange.device = device = self._peers.identify(http.transport)
-        parsed = self._parse(http)
+        parsed = self.parse(http)
         if isinstance(parsed, PullRequest):
             exchange.pull, exchange.route = parsed, _ROUTES[parsed.role]
         # Who may not come in learns nothing about what was asked for, malformed or not.
@@ -147,7 +148,8 @@ class Routes:
                 return await self._send_manifest(exchange, device, answer)
             return await self._referrers(exchange, device, parsed)
 
-    def _parse(self, http: web.BaseRequest) -> PullRequest | FacadeError:
+    def parse(self, http: web.BaseRequest) -> PullRequest | FacadeError:
+        """What a path under `/v2/` asks for, or why it asks for nothing."""
         path = http.path
         ns = http.query.get("ns") if http.query_string else None
         known = self._parsed.get((path, ns))

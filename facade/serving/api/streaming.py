@@ -20,8 +20,9 @@ from facade.serving.api.answers import Plan
 from facade.serving.api.exchange import Exchange
 from facade.serving.api.peer import Peers
 from facade.serving.blobs.port import BlobStream
+from facade.serving.pulls.answers import BlobAnswer
 from facade.serving.pulls.guard import StreamGuard
-from facade.serving.pulls.service import BlobAnswer, PullService, device_key
+from facade.serving.pulls.service import PullService, device_key
 
 PIECE_BYTES = 64 * 1024
 """A document up to this long is written at once; a longer one waits for the device in between."""

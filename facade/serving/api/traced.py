@@ -10,7 +10,7 @@ from typing import Protocol
 from aiohttp import web
 
 from facade.reasons import Reason
-from facade.serving.api.exchange import Books, Exchange, outcome
+from facade.serving.api.exchange import Books, Record, outcome
 
 Handle = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
@@ -38,7 +38,7 @@ class TracedBooks:
     books: Books
     tracer: RequestTracer
 
-    def finished(self, exchange: Exchange) -> None:
+    def finished(self, exchange: Record) -> None:
         """Write it down, then name the span.
 
         The device is not named: its request id is, which the log has beside the device. What a
@@ -49,7 +49,7 @@ class TracedBooks:
             "facade.request_id": exchange.id,
             "facade.outcome": outcome(exchange),
             "facade.sent_bytes": exchange.bytes_sent,
-            "http.request.method": exchange.http.method,
+            "http.request.method": exchange.method,
             "http.response.status_code": exchange.status,
         }
         if exchange.device is not None:
@@ -62,4 +62,4 @@ class TracedBooks:
             facts["facade.cache"] = exchange.cache
         error = exchange.error
         reason = None if error is None else str(error.reason or Reason.INTERNAL)
-        self.tracer.ended(f"{exchange.http.method} {exchange.route}", facts, reason)
+        self.tracer.ended(f"{exchange.method} {exchange.route}", facts, reason)

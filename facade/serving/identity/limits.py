@@ -17,7 +17,8 @@ class TlsLimits:
 
     Arguments:
         handshake_seconds: from accept to the end of the handshake.
-        idle_seconds: from the handshake to the end of the first request's head, however it trickles.
+        idle_seconds: from the handshake to the end of the first request's head that the HTTP server
+            sees, however it trickles; what was answered before it saw any begins that anew.
         silence_seconds: silence in both directions later on. A last net, hours long: a strict
             pull sends nothing before the whole blob is verified, and a stalled upstream makes
             any pull wait.
@@ -72,6 +73,10 @@ class Watchdog:
         """When a byte last moved between us and the application, either way."""
         self.asked = False
         """Whether a whole request ever came: bytes that trickle are none."""
+
+    def begin(self) -> None:
+        """A request was answered, and the HTTP server saw none: the time for the next one begins."""
+        self._began, self.asked = self.last, False
 
     def look(self, now: float, *, sent: int, buffered: int) -> Verdict:
         """Judge the connection.

@@ -66,6 +66,10 @@ class TlsTransport(asyncio.Transport):
         """The application has a whole request: the limit on trickling ones is met."""
         self._connection.watchdog.asked = True
 
+    def answered(self) -> None:
+        """A request was answered, and the HTTP server knows nothing of it: the limit begins anew."""
+        self._connection.watchdog.begin()
+
     def write(self, data: bytes | bytearray | memoryview) -> None:
         self._connection.write(data)
 

@@ -122,6 +122,10 @@ class Slots(Generic[Key]):
         queue = self._queues.get(key)
         return queue.held if queue else 0
 
+    def free(self, key: Key) -> bool:
+        """Whether one of `key` would be had without waiting."""
+        return self.held(key) < self._limit
+
     @property
     def total(self) -> int:
         """How many slots are held now, over all keys."""

@@ -101,6 +101,10 @@ class Authorisation(Protocol):
         """Raises Denied (NOT_SIGNED), or Unavailable when it cannot be decided."""
         ...
 
+    def decide_now(self, fleet: str, request: PullRequest, /) -> Allowed | None:
+        """The decision, if it is known without waiting; raises like `decide`."""
+        ...
+
     async def referrers(self, fleet: str, request: PullRequest, /) -> tuple[Descriptor, ...]:
         """What was signed along with an image; raises like `decide`."""
         ...

@@ -7,8 +7,8 @@ and does not judge the device's certificate: whoever calls has done that.
 """
 
 import json
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from facade.device import Device
@@ -21,6 +21,7 @@ from facade.oci.request import PullRequest, Role
 from facade.reasons import Reason
 from facade.serving.blobs.port import BlobStream
 from facade.serving.pulls.admission import Slots
+from facade.serving.pulls.answers import BlobAnswer, ManifestAnswer, ReadyManifest, ReferrersAnswer
 from facade.serving.pulls.manifests import Manifests
 from facade.serving.pulls.ports import Authorisation, Blobs
 from facade.serving.pulls.rates import DeviceKey, DeviceRates
@@ -34,6 +35,9 @@ from facade.wings import ControlPort
 BLOB_MEDIA_TYPE = "application/octet-stream"
 """Blobs are opaque to us; registries send the same, and no client reads more into it."""
 
+MAX_READY_BYTES = 15 * 1024
+"""With its head it fits into one TLS record."""
+
 _MAX_SERVABLE = 4096
 """Manifests remembered as fit to be served under their type; reading one costs CPU."""
 
@@ -41,45 +45,6 @@ _MAX_SERVABLE = 4096
 def device_key(device: Device) -> DeviceKey:
     """Whose slots a request takes: fleet and name, so that two certificates of one share them."""
     return device.fleet, device.name
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """Content that may be served. Nothing has been fetched for it yet.
-
-    Arguments:
-        size: bytes.
-    """
-
-    request: PullRequest
-    size: int
-    media_type: str
-
-
-@dataclass(frozen=True, slots=True)
-class ManifestAnswer(Answer):
-    """A manifest; `read()`, called at once, gets its bytes, verified whole.
-
-    Raises Integrity, Upstream, …
-    """
-
-    read: Callable[[], Awaitable[bytes]]
-
-
-@dataclass(frozen=True, slots=True)
-class BlobAnswer(Answer):
-    """A blob; `open()` gets its content, verified while it streams. Raises Integrity, …"""
-
-    open: Callable[[], Awaitable[BlobStream]]
-
-
-@dataclass(frozen=True, slots=True)
-class ReferrersAnswer:
-    """An image index of referrers, made by us (OCI distribution-spec, "Listing Referrers")."""
-
-    data: bytes
-    media_type: str
-    filtered: bool
 
 
 class PullService:
@@ -129,6 +94,30 @@ class PullService:
             return data
 
         return ManifestAnswer(request, allowed.size, allowed.media_type, read=read)
+
+    def ready(
+        self, device: Device, request: PullRequest, before: ReadyManifest | None
+    ) -> ReadyManifest | None:
+        """A small manifest, if nothing has to be waited for: not the decision, nor its bytes, nor a
+        slot. None = `manifest` knows more.
+
+        Arguments:
+            before: what this gave for the same fleet and request; it is given again while the
+                decision is the same.
+
+        Raises like `manifest`.
+        """
+        if self.rates is not None or not self.requests.free(device_key(device)):
+            return None
+        allowed = self._authorisation.decide_now(device.fleet, request)
+        self._connection(request)
+        if allowed is None or (before is not None and before.allowed is allowed):
+            return before if allowed is not None else None
+        data = self._manifests.hot(request.host, request.repository, request.digest)
+        if data is None or len(data) > MAX_READY_BYTES or allowed.sizes != (len(data),):
+            return None
+        key = (request.host, request.repository, request.digest, allowed.media_type, len(data))
+        return ReadyManifest(allowed, allowed.media_type, data) if key in self._servable else None
 
     async def blob(self, device: Device, request: PullRequest) -> BlobAnswer:
         """A blob. Raises Denied, or Unavailable when that cannot be decided."""

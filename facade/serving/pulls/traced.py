@@ -56,6 +56,7 @@ class TracedAuthorisation:
         self._inner = inner
         self._tracer = tracer
         self.learn = inner.learn
+        self.decide_now = inner.decide_now
 
     async def decide(self, fleet: str, request: PullRequest) -> Allowed:
         with self._tracer.span("decide", fleet=fleet, role=str(request.role)):

@@ -62,3 +62,13 @@ def test_a_client_that_took_all_there_was_is_kept_however_little_it_was() -> Non
 def test_nobody_is_idle_while_bytes_wait_for_them() -> None:
     dog = Watchdog(TlsLimits(idle_seconds=10), now=0)
     assert dog.look(29, sent=0, buffered=1) is Verdict.KEEP
+
+
+def test_the_time_for_a_first_request_begins_anew_with_each_answer_given_before_the_http_server() -> (
+    None
+):
+    dog = Watchdog(LIMITS, now=0)
+    dog.asked, dog.last = True, LIMITS.idle_seconds - 1  # as writing the answer left it
+    dog.begin()
+    assert dog.look(LIMITS.idle_seconds, sent=9, buffered=0) is Verdict.KEEP
+    assert dog.look(2 * LIMITS.idle_seconds - 1, sent=9, buffered=0) is Verdict.CLOSE
