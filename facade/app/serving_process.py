@@ -127,6 +127,7 @@ async def _serve(order: Order, reports: int) -> None:
         _report(reports, ready=True)
         gc.collect()
         gc.freeze()  # what was made at start stays: the collector need not look at it again
+        gc.enable()  # `worker` switched it off
         await server.wait()
 
 

@@ -28,7 +28,7 @@ def show_(
     ctx: typer.Context, *, config: ConfigFile = None, state: State = None, as_json: AsJson = False
 ) -> None:
     """Show the settings that a server started here would use."""
-    from facade.config import load
+    from facade.config.sources import load
 
     session = session_of(ctx)
     settings = load(config, session.environ).model_dump(mode="json")
@@ -42,7 +42,7 @@ def show_(
 
 def reference_(ctx: typer.Context, *, as_json: AsJson = False) -> None:
     """Print every key with its default, unit and meaning, as a TOML file to start from."""
-    from facade.config import reference
+    from facade.config.reference import reference
 
     session = session_of(ctx)
     if session.as_json:

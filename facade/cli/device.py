@@ -159,7 +159,7 @@ def inspect(
     """
     from facade.cli.inspection import inspect_certificate
     from facade.clock import SystemClock
-    from facade.config import load
+    from facade.config.sources import load
     from facade.serving.identity.certificate import identity_rule
     from facade.serving.identity.tls import DeviceCAFile
 

@@ -101,15 +101,15 @@ def _guarded(check: str, run: Callable[[], Iterator[Finding]]) -> Iterator[Findi
 
 
 def _configuration(session: Session, config: Path | None) -> Iterator[Finding]:
-    from facade.config import load
+    from facade.config.sources import load
 
     load(config, session.environ)
     yield Finding("configuration", "ok", "every key is known and valid")
 
 
 def _redis(session: Session, config: Path | None) -> Iterator[Finding]:
-    from facade.config import load
     from facade.config.redis_url import parse_redis_url
+    from facade.config.sources import load
 
     configured = load(config, session.environ).redis.url
     if not configured:
@@ -279,7 +279,8 @@ def _connections(api: Api) -> Iterator[Finding]:
 
 def _ports(session: Session, config: Path | None) -> Iterator[Finding]:
     """Nothing answers: are the ports that a server would take free?"""
-    from facade.config import load, parse_listen
+    from facade.config import parse_listen
+    from facade.config.sources import load
 
     settings = load(config, session.environ)
     for name in ("device", "operator", "metrics"):

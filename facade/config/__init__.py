@@ -1,7 +1,8 @@
-"""Configuration: `settings` (the keys), `sources` (file and environment), `reference` (the manual)."""
+"""Configuration: `settings` (the keys), `sources` (file and environment), `reference` (the manual).
 
-from facade.config.reference import reference
+The last two are not loaded here: a serving process is told its settings and reads neither.
+"""
+
 from facade.config.settings import Settings, parse_listen
-from facade.config.sources import load
 
-__all__ = ["Settings", "load", "parse_listen", "reference"]
+__all__ = ["Settings", "parse_listen"]

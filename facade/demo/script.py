@@ -21,7 +21,7 @@ import aiohttp
 
 from facade.cli.runtimes import CLIENT_FILES
 from facade.clock import SystemClock
-from facade.config import load
+from facade.config.sources import load
 from facade.demo.image import make_image
 from facade.demo.registry import DemoRegistry
 from facade.demo.shown import Shown

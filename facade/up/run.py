@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from facade.clock import Clock, SystemClock
-from facade.config import Settings, load, parse_listen
+from facade.config import Settings, parse_listen
+from facade.config.sources import load
 from facade.descriptors import raise_limit
 from facade.observability.logs import configure
 from facade.up.state import StateFolder

@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from facade.config import Settings, load, parse_listen, reference
+from facade.config import Settings, parse_listen
+from facade.config.reference import reference
+from facade.config.sources import load
 from facade.errors import Invalid
 
 

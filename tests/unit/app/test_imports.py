@@ -14,7 +14,7 @@ print(json.dumps([name for name, module in sys.modules.items() if module is not 
 
 HEAVY = (
     *("aiobotocore", "alembic", "boto3", "botocore", "google.auth", "greenlet", "redis", "rich"),
-    *("sqlalchemy", "typer", "aiosqlite", "pygments", "ctypes"),
+    *("sqlalchemy", "typer", "aiosqlite", "pygments", "ctypes", "pydantic_settings"),
 )
 
 
@@ -31,7 +31,7 @@ def test_nothing_heavy_comes_before_the_workers_are_launched() -> None:
     modules = set(_loaded(BEFORE_THE_LAUNCH))
     assert "facade.workers.supervisor" in modules
     heavy = {"aiohttp", "sqlalchemy", "tuf", "cryptography", "prometheus_client", *HEAVY}
-    assert modules & heavy == {"typer", "greenlet"}
+    assert modules & heavy == {"typer", "greenlet", "pydantic_settings"}
 
 
 def test_nothing_heavy_and_nothing_of_the_control_side() -> None:

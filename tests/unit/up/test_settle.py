@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from facade.config import load
+from facade.config.sources import load
 from facade.control.devices.development import DevelopmentPki
 from facade.up.settings import settle
 from facade.up.state import StateFolder
