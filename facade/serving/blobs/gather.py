@@ -14,10 +14,10 @@ from concurrent.futures import Executor, Future
 from typing import Protocol
 
 from facade.errors import Unavailable
+from facade.serving.blobs.batch import BATCH_BYTES, Batch, Buffers
 from facade.serving.blobs.port import BLOCK_BYTES
 from facade.serving.blobs.pulse import Pulse
 
-BATCH_BYTES = 2 * BLOCK_BYTES
 TRICKLE_SECONDS = 0.05
 """How long bytes wait for company: a thread per 64 KiB would cost more CPU than the hash."""
 
@@ -46,41 +46,6 @@ class Sink(Protocol):
         ...
 
 
-class Batch:
-    """Consecutive bytes of the blob, from offset `start` on."""
-
-    __slots__ = ("_buffer", "count", "readers", "start")
-
-    def __init__(self, size: int) -> None:
-        self._buffer = memoryview(bytearray(size))
-        self.start = 0
-        self.count = 0
-        self.readers = 0
-        """How many hold a view of it just now: their bytes must stay."""
-
-    @property
-    def end(self) -> int:
-        """Offset behind its last byte."""
-        return self.start + self.count
-
-    @property
-    def bytes(self) -> memoryview:
-        """All of it."""
-        return self._buffer[: self.count]
-
-    def view(self, start: int, stop: int) -> memoryview:
-        """Bytes [start, stop) of the blob, which it must hold."""
-        return self._buffer[start - self.start : stop - self.start]
-
-    def space(self, limit: int) -> memoryview:
-        """Where the next bytes go, when it shall hold `limit` at most."""
-        return self._buffer[self.count : limit]
-
-    def begin(self, start: int) -> None:
-        """Forget everything, and go on at `start`."""
-        self.start, self.count = start, 0
-
-
 class Gatherer:
     """Gathers and hands over. One per transfer, loop only.
 
@@ -88,14 +53,22 @@ class Gatherer:
         sink: does the work.
         executor: threads for it.
         size: bytes that there will be at most: a small blob needs no large batch.
+        buffers: for large ones.
     """
 
-    def __init__(self, sink: Sink, executor: Executor, size: int = BATCH_BYTES) -> None:
+    def __init__(
+        self,
+        sink: Sink,
+        executor: Executor,
+        size: int = BATCH_BYTES,
+        buffers: Buffers | None = None,
+    ) -> None:
         self._sink = sink
         self._executor = executor
         self._loop = asyncio.get_running_loop()
         self._capacity = max(1, min(size, BATCH_BYTES))
-        self._filling = Batch(self._capacity)
+        self._buffers = buffers or Buffers(0)
+        self._filling = self._fresh()
         self._working: Batch | None = None
         self._worked: list[Batch] = []
         """Done, oldest first, and not yet filled again."""
@@ -191,6 +164,19 @@ class Gatherer:
             self.discard()
             await self.settle()
 
+    def release(self) -> None:
+        """Nobody reads from here any more, but what is read just now stays. Only when closed."""
+        for batch in (self._filling, *self._worked):
+            if not batch.readers:
+                self._buffers.give(batch.buffer)
+        self._worked.clear()
+        self._filling = Batch(memoryview(b""))
+
+    def _fresh(self) -> Batch:
+        if self._capacity == BATCH_BYTES:
+            return Batch(self._buffers.take())
+        return Batch(memoryview(bytearray(self._capacity)))
+
     def _limit(self) -> int:
         return self._capacity - self._filling.start % min(BLOCK_BYTES, self._capacity)
 
@@ -209,7 +195,7 @@ class Gatherer:
     def _hand_over(self) -> None:
         self._cancel_timer()
         full = self._working = self._filling
-        self._filling = self._unread() or Batch(self._capacity)
+        self._filling = self._unread() or self._fresh()
         self._filling.begin(full.end)
         # Not run_in_executor: what it does for futures in general costs more than all of this.
         job = self._executor.submit(self._sink.work, full.bytes)
@@ -218,7 +204,7 @@ class Gatherer:
     def _refill(self, start: int) -> None:
         """Go on at `start` with nothing; what is read of the former bytes stays."""
         if self._filling.readers:
-            self._filling = Batch(self._capacity)
+            self._filling = self._fresh()
         self._filling.begin(start)
 
     def _unread(self) -> Batch | None:

@@ -8,6 +8,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field
 
 from facade.clock import Clock
+from facade.serving.blobs.batch import Buffers
 from facade.serving.blobs.observer import TransferObserver
 from facade.serving.blobs.port import BlobKey, BlobStore, Possession
 from facade.serving.blobs.sharing import Tails
@@ -56,6 +57,7 @@ class TransferPorts:
         possession: told what another process proved.
         tails: where other processes' transfers are found; None = there are no others.
         published: awaited when an object was published, before the transfer is over.
+        buffers: memory that transfers use in turn.
     """
 
     store: BlobStore
@@ -66,3 +68,4 @@ class TransferPorts:
     observer: TransferObserver
     limits: TransferLimits
     published: Published
+    buffers: Buffers = field(default_factory=Buffers)

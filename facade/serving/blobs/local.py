@@ -173,7 +173,7 @@ class LocalStore:
             self._retire(digest)
 
     async def _run(self, job: Callable[[], _Result]) -> _Result:
-        return await asyncio.get_running_loop().run_in_executor(self.mode.executor, job)
+        return await run_to_end(self.mode.executor, job)
 
     async def _open_object(self, digest: Digest) -> OpenObject | None:
         try:

@@ -12,7 +12,8 @@ import structlog
 
 from facade.errors import Integrity, Upstream
 from facade.reasons import Reason
-from facade.serving.blobs.gather import BATCH_BYTES, Gatherer
+from facade.serving.blobs.batch import BATCH_BYTES
+from facade.serving.blobs.gather import Gatherer
 from facade.serving.blobs.limits import TransferPorts
 from facade.serving.blobs.port import BlobKey, BlobSource
 

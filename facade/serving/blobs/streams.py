@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 from facade.errors import FacadeError, Integrity, Unavailable
 from facade.reasons import Reason
-from facade.serving.blobs.gather import Batch
+from facade.serving.blobs.batch import Batch
 from facade.serving.blobs.port import BLOCK_BYTES, BlobReader, Outcome
 from facade.serving.blobs.transfer import Transfer
 

@@ -1,8 +1,9 @@
 """Work in a thread that is never left behind by a cancelled waiter."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
 from typing import TypeVar
 
 _Result = TypeVar("_Result")
@@ -15,15 +16,32 @@ async def run_to_end(
 
     A cancellation is raised afterwards, `undo` having been told the result that nobody gets.
     """
-    future = asyncio.get_running_loop().run_in_executor(executor, job)
+    # Not run_in_executor: what it does for futures in general costs as much as the way there and back.
+    loop = asyncio.get_running_loop()
+    waiter = loop.create_future()
+    ended = False
+
+    def arrived() -> None:
+        nonlocal ended
+        ended = True
+        if not waiter.done():
+            waiter.set_result(None)
+
+    def tell(_: "Future[_Result]") -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended: nobody waits
+            loop.call_soon_threadsafe(arrived)
+
+    future = executor.submit(job)
+    future.add_done_callback(tell)
     cancelled = False
-    while not future.done():
+    while not ended:
         try:
-            await asyncio.wait([future])
+            await waiter
         except asyncio.CancelledError:
             cancelled = True
-    if not cancelled:
-        return future.result()
-    if future.exception() is None and undo is not None:
-        undo(future.result())
-    raise asyncio.CancelledError
+            waiter = loop.create_future()
+    if cancelled or future.cancelled():  # the latter when the threads are being stopped
+        if undo is not None and not future.cancelled() and future.exception() is None:
+            undo(future.result())
+        raise asyncio.CancelledError
+    return future.result()

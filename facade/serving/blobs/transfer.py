@@ -15,8 +15,9 @@ import structlog
 from facade.errors import FacadeError, Integrity, Unavailable, Upstream
 from facade.reasons import Reason
 from facade.serving.blobs.audience import Audience, Reader
+from facade.serving.blobs.batch import Batch
 from facade.serving.blobs.claim import Claim, Stored
-from facade.serving.blobs.gather import Batch, Gatherer
+from facade.serving.blobs.gather import Gatherer
 from facade.serving.blobs.limits import TransferPorts
 from facade.serving.blobs.lockstep import Lockstep
 from facade.serving.blobs.port import BlobKey, BlobSource, Ingest
@@ -55,7 +56,7 @@ class Transfer(Progress):
         self._ended = ended
         self._source = source
         self._verifier = StreamVerifier(key.digest, size)
-        self._gatherer = Gatherer(self, ports.executor, size)
+        self._gatherer = Gatherer(self, ports.executor, size, ports.buffers)
         self._claim = Claim(
             key, size, holder=self, verifier=self._verifier, ports=ports, stored=stored
         )
@@ -211,6 +212,7 @@ class Transfer(Progress):
                 while self._audience.readers and not self._stopped:
                     await self._audience.gone.wait()
         finally:
+            self._gatherer.release()
             kept, self._kept, self._ingest = self._kept, None, None
             if kept is not None:
                 void = (

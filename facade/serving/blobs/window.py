@@ -6,7 +6,7 @@ at its start.
 
 from collections import deque
 
-from facade.serving.blobs.gather import BATCH_BYTES
+from facade.serving.blobs.batch import BATCH_BYTES
 
 MIN_KEEP_BYTES = BATCH_BYTES // 2
 

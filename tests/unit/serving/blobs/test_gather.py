@@ -8,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from facade.errors import Unavailable
-from facade.serving.blobs.gather import BATCH_BYTES, Gatherer
+from facade.serving.blobs.batch import BATCH_BYTES, Buffers
+from facade.serving.blobs.gather import Gatherer
 from facade.serving.blobs.port import BLOCK_BYTES
 from tests.support.blobs import make_content, make_executor
 
@@ -291,3 +292,38 @@ async def test_a_small_blob_is_gathered_whole(
     await gatherer.drain()
     assert sink.worked == content[begin:]
     assert gatherer.end == size
+
+
+async def test_buffers_are_used_again_unless_somebody_reads_them(
+    executor: ThreadPoolExecutor,
+) -> None:
+    buffers = Buffers(8)
+    content = make_content(BATCH_BYTES)
+    first = Gatherer(Collecting(), executor, BATCH_BYTES, buffers)
+    await first.add(content)
+    await first.close(keep=True)
+    batch = first.recent(0)
+    assert batch is not None
+    batch.readers += 1
+    view = batch.view(0, BATCH_BYTES)
+    first.release()
+    assert first.recent(0) is None
+    used = {id(buffers.take().obj) for _ in range(8)}
+    assert id(view.obj) not in used
+    batch.readers -= 1
+    second = Gatherer(Collecting(), executor, BATCH_BYTES, buffers)
+    await second.add(content)
+    await second.close(keep=True)
+    batch = second.recent(0)
+    assert batch is not None
+    second.release()
+    assert id(batch.buffer.obj) in {id(buffers.take().obj) for _ in range(8)}
+
+
+async def test_no_more_buffers_are_kept_than_allowed() -> None:
+    buffers = Buffers(1)
+    taken = [buffers.take() for _ in range(3)]
+    for buffer in taken:
+        buffers.give(buffer)
+    known = {id(buffer.obj) for buffer in taken}
+    assert [id(buffers.take().obj) in known for _ in range(2)] == [True, False]
