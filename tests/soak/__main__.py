@@ -121,11 +121,16 @@ async def _tell(it: World, samples: list[Sample], begun: float, seconds: float) 
         at = time.monotonic() - begun
         sample = samples[-1]
         print(
-            f"{at:5.0f} of {seconds:.0f} s  {sample.all_pss_kib / 1024:6.1f} MiB  "
+            f"{at:5.0f} of {seconds:.0f} s  {_each(sample)} MiB  "
             f"{sample.descriptors:4} descriptors  {it.ledger.total('served'):6} served  "
             f"{it.ledger.bad} problems",
             flush=True,
         )
+
+
+def _each(sample: Sample) -> str:
+    """The memory of each process, the parent first."""
+    return " + ".join(f"{kib / 1024:5.1f}" for _, kib in sorted(sample.pss_kib.items()))
 
 
 def _say(it: World, seen: Seen) -> list[Check]:
