@@ -14,7 +14,7 @@ _TABLE = {
     "links": """from-worker from-parent samples findings order""",
     "upstream": """manifest challenge link redirect token retry-after rate-limits tag-list manifest-headers address image-config words""",
     "metadata": """tuf-raw tuf-signed target block-tags""",
-    "disk": """index partial-name clock-mark served-timestamp""",
+    "disk": """index partial-name clock-mark refusal-note served-timestamp""",
     "operator": """redis-url settings names cloud-refusal facade-answer sealed key-ring public-key""",
 }
 ROOMS: Mapping[str, str] = {name: room for room, names in _TABLE.items() for name in names.split()}

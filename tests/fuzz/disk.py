@@ -15,6 +15,7 @@ from facade.serving.blobs.layout import PARTIAL, Layout, declared_size
 from facade.serving.blobs.partials import Partials
 from facade.serving.blobs.port import BlobKey
 from facade.serving.blobs.possession import PossessionIndex
+from facade.serving.blobs.refused import MAX_RETRY_AFTER_SECONDS, read_note
 from facade.serving.trust.served import ServedFiles
 from facade.serving.trust.shared import NodeFiles
 from facade.serving.trust.watermark import FILE_NAME, Watermark
@@ -78,6 +79,14 @@ def clock_mark(data: bytes) -> None:
         Watermark(path, _CLOCK).check()
 
 
+def refusal_note(data: bytes) -> None:
+    """Why a registry gave nothing, as another process noted it."""
+    found = read_note(data)
+    if found is not None:
+        assert found.message
+        assert found.retry_after is None or 0 <= found.retry_after <= MAX_RETRY_AFTER_SECONDS
+
+
 def served_timestamp(data: bytes) -> None:
     """The timestamp that another serving process offers."""
     with TemporaryDirectory() as folder:
@@ -96,6 +105,13 @@ def harnesses() -> list[Harness]:
         Harness("index", index, [good_index()], [b"SQLite format 3\0"], 65536),
         Harness("partial-name", partial_name, [name.encode()], [PARTIAL.encode(), b".", b"9" * 20]),
         Harness("clock-mark", clock_mark, [b"1700000000\n"], [b"inf", b"nan", b"1e400", b"_"], 128),
+        Harness(
+            "refusal-note",
+            refusal_note,
+            [b'["upstream-rate-limited", "Too many.", 429, 5.0]', b'["deadline", "x", null, null]'],
+            [b'"upstream-refused"', b"1e999", b"9" * 400, b"[[", b"null"],
+            1024,
+        ),
         Harness(
             "served-timestamp",
             served_timestamp,

@@ -3,7 +3,7 @@
 Guarantees: it is noted on the partial itself, once that has lost its name: no later transfer finds it, and it
 goes with the last who has the file open. What cannot be noted (a file system without extended attributes),
 or is no refusal of a registry, is as if nothing had been noted: who followed asks the registry himself.
-Both functions block.
+What touches a file blocks.
 """
 
 import contextlib
@@ -39,12 +39,19 @@ def note(fd: int, error: Upstream) -> None:
 def noted(fd: int) -> Upstream | None:
     """What was left with it."""
     try:
-        found = json.loads(os.getxattr(fd, _ATTRIBUTE))
-        reason, message, status, retry_after = found
+        return read_note(os.getxattr(fd, _ATTRIBUTE))
+    except OSError:
+        return None
+
+
+def read_note(data: bytes) -> Upstream | None:
+    """The refusal that `note` wrote; None for anything else."""
+    try:
+        reason, message, status, retry_after = json.loads(data)
         if not (_is_message(message) and _is_status(status) and _is_wait(retry_after)):
             return None
         passed = Reason(reason)
-    except (OSError, ValueError, TypeError, RecursionError):
+    except (ValueError, TypeError, OverflowError, RecursionError):
         return None
     if passed not in _REASONS:
         return None
