@@ -5,6 +5,7 @@ on the registry's own origin only, and never back to a page that was read; what 
 grammar is left out. Whether the list was clipped is `TagPage.more`.
 """
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
@@ -25,6 +26,8 @@ PAGE_SIZE = 1000
 MAX_PAGES = 100
 MAX_SECONDS = 60.0
 MAX_PAGE_BYTES = 4 * 1024 * 1024
+INLINE_BYTES = 64 * 1024
+"""The largest page that is read on the loop. A whole one of a million words that are no tags takes two seconds."""
 
 
 class TagPage(list[str]):
@@ -68,7 +71,8 @@ async def _page(
         raise await client.refused(connection, reply, what)
     data = await client.read_document(connection, reply, MAX_PAGE_BYTES, what)
     try:
-        page = read_tags(data)
+        inline = len(data) <= INLINE_BYTES
+        page = read_tags(data) if inline else await asyncio.to_thread(read_tags, data)
     except ValueError as error:
         raise Upstream(
             f"{connection.host} answers {what} with something that is no tag list. Check that it "

@@ -65,6 +65,18 @@ async def test_endless_tag_page() -> None:
             _ = [page async for page in client.tags(registry.connection(), APP)]
 
 
+@pytest.mark.slow
+async def test_a_page_of_a_million_words_that_are_no_tags() -> None:
+    """Reading it took the event loop two seconds, a hundred times in a row."""
+    words = b'{"tags":[' + b'"",' * 1_390_000 + b'""]}'
+    async with Registry() as registry, registry_client() as client:
+        registry.add_image(str(APP), small_image(), "v1")
+        registry.script("*", wrong_bytes(words))
+        before = time.thread_time()
+        assert [page async for page in client.tags(registry.connection(), APP)] == [[]]
+        assert time.thread_time() - before < 1.0
+
+
 async def test_endless_pages() -> None:
     async with Registry(page_size=1) as registry, registry_client() as client:
         digest = registry.add_image(str(APP), small_image())

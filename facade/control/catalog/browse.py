@@ -97,7 +97,8 @@ class Browse:
         async for page in self._registry.tags(
             connection, repository, max_pages=1, max_seconds=MAX_SECONDS
         ):
-            return order_tags(tag for tag in page if not is_hidden(tag))
+            own = {tag for tag in page[:MAX_TAGS] if not is_hidden(tag)}
+            return await asyncio.to_thread(order_tags, own)
         return []
 
     async def manifest(
