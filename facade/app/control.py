@@ -16,6 +16,7 @@ from facade.app.background import kept_running
 from facade.app.checks import insecure_check, revocations_check
 from facade.app.limits import timeouts
 from facade.app.tokens import endpoints, for_the_serving_side, token_cache
+from facade.app.tracing import Traces, open_traces
 from facade.clock import Clock
 from facade.config import Settings, parse_listen
 from facade.control.api.app import operator_app
@@ -80,6 +81,7 @@ class ControlWing:
     """
 
     port: ControlPort
+    traces: Traces
     operator_app: Callable[[CachePort], web.Application]
     api_keys: ApiKeys
     checks: tuple[tuple[str, Check], ...]
@@ -124,7 +126,10 @@ async def control_wing(
 
         addresses = AddressPolicy(settings.upstream.allow_cidrs)
         limits = timeouts(settings)
-        token_client = TokenClient(addresses=addresses, clock=clock, timeouts=limits)
+        traces = open_traces(stack, settings)
+        token_client = TokenClient(
+            addresses=addresses, clock=clock, timeouts=limits, watchers=traces.token_watchers
+        )
         stack.push_async_callback(token_client.close)
         clouds = CloudClient(addresses=addresses, clock=clock, timeouts=limits)
         stack.push_async_callback(clouds.close)
@@ -262,6 +267,7 @@ async def control_wing(
 
         yield ControlWing(
             port=port,
+            traces=traces,
             operator_app=application,
             api_keys=api_keys,
             checks=(

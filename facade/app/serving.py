@@ -16,7 +16,7 @@ from facade.app.background import background, kept_running
 from facade.app.checks import cache_check, certificate_check, crl_check, metadata_check
 from facade.app.content import open_content
 from facade.app.limits import device_rates, timeouts, tls_limits, upstream_gates
-from facade.app.tracing import open_traces
+from facade.app.tracing import Traces, open_traces
 from facade.clock import Clock
 from facade.config import Settings
 from facade.errors import Invalid, Unavailable
@@ -79,18 +79,20 @@ async def serving_wing(
     clock: Clock,
     follow: Callable[[], Awaitable[None]] | None = None,
     others: Sequence[Path] = (),
+    traces: Traces | None = None,
 ) -> AsyncIterator[ServingWing]:
     """The wired wing, running.
 
     Arguments:
         follow: brings `control`'s snapshot up to date, where that takes a moment.
         others: the folders of verified metadata of this node's other serving processes.
+        traces: None = those that the settings ask for.
 
     Raises Invalid for settings or files that cannot be used. Metadata that cannot be verified
     does not stop the start: pulls are refused and readiness says why.
     """
     async with AsyncExitStack() as stack:
-        traces = open_traces(stack, settings)
+        traces = traces or open_traces(stack, settings)
         reports = Reports(control=control, clock=clock, observer=metrics)
         contexts = TlsContexts(
             _tls_files(settings),
@@ -101,7 +103,7 @@ async def serving_wing(
         refresher, metadata = await _trust(stack, settings, metrics, clock, others)
         gates = upstream_gates(control, metrics, clock)
         upstream = RegistryClient(
-            authorizer=RememberingAuthorizer(control, clock),
+            authorizer=RememberingAuthorizer(traces.authorizer(control), clock),
             addresses=AddressPolicy(settings.upstream.allow_cidrs),
             clock=clock,
             timeouts=timeouts(settings),

@@ -18,6 +18,7 @@ import structlog
 
 from facade.app.checks import deny_list_check
 from facade.app.serving import serving_wing
+from facade.app.tracing import open_traces
 from facade.clock import SystemClock
 from facade.config import parse_listen
 from facade.errors import FacadeError
@@ -75,7 +76,10 @@ async def _serve(order: Order, reports: int) -> None:
     settings, clock = order.settings, SystemClock()
     metrics = Metrics(clock)
     async with AsyncExitStack() as stack:
-        control = SocketControlPort(order.control_socket, clock=clock, observer=metrics)
+        traces = open_traces(stack, settings)
+        control = SocketControlPort(
+            order.control_socket, clock=clock, observer=metrics, watchers=traces.link_watchers
+        )
         await control.start()
         stack.push_async_callback(control.close)
         wing = await stack.enter_async_context(
@@ -86,6 +90,7 @@ async def _serve(order: Order, reports: int) -> None:
                 clock=clock,
                 follow=control.refresh,
                 others=order.others,
+                traces=traces,
             )
         )
         max_age = settings.device.deny_list_max_age

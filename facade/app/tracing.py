@@ -13,10 +13,17 @@ import structlog
 from facade.config import Settings
 from facade.errors import Invalid
 from facade.serving.pulls.ports import Authorisation, Blobs, UpstreamRegistry
-from facade.serving.pulls.traced import TracedAuthorisation, TracedBlobs, TracedUpstream
+from facade.serving.pulls.traced import (
+    TracedAuthorisation,
+    TracedAuthorizer,
+    TracedBlobs,
+    TracedUpstream,
+)
+from facade.upstream.connection import Authorizer
 
 if TYPE_CHECKING:
     from aiohttp import TraceConfig
+    from aiohttp.typedefs import Middleware
 
     from facade.observability.tracing import Tracing
 
@@ -30,11 +37,23 @@ class Traces:
 
     def __init__(self, tracing: "Tracing | None") -> None:
         self.requests = tracing
-        self.watchers: tuple[TraceConfig, ...] = () if tracing is None else (tracing.watcher(),)
+        self.watchers: tuple[TraceConfig, ...] = ()
+        self.token_watchers: tuple[TraceConfig, ...] = ()
+        self.link_watchers: tuple[TraceConfig, ...] = ()
+        self.link_middlewares: tuple[Middleware, ...] = ()
+        if tracing is not None:
+            self.watchers = (tracing.watcher("upstream", hand_on=True),)
+            self.token_watchers = (tracing.watcher("token service", hand_on=False),)
+            self.link_watchers = (tracing.handing_over(),)
+            self.link_middlewares = (tracing.taking_over(),)
 
     def authorisation(self, inner: Authorisation) -> Authorisation:
         """Decisions."""
         return inner if self.requests is None else TracedAuthorisation(inner, self.requests)
+
+    def authorizer(self, inner: Authorizer) -> Authorizer:
+        """What requests to registries are authorized with."""
+        return inner if self.requests is None else TracedAuthorizer(inner, self.requests)
 
     def blobs(self, inner: Blobs) -> Blobs:
         """Blobs, opened and streamed."""

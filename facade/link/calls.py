@@ -7,9 +7,11 @@ once. Connects anew for each call that finds no idle connection; keeps those for
 """
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 
 import aiohttp
+from aiohttp import TraceConfig
 
 from facade.errors import Unavailable
 from facade.link.errors_codec import error_in
@@ -38,9 +40,13 @@ class Caller:
     Arguments:
         what: who answers there, for messages.
         reason: that it does not.
+        watchers: aiohttp's own hooks around each request, for traces.
     """
 
-    def __init__(self, path: Path, what: str, reason: Reason) -> None:
+    def __init__(
+        self, path: Path, what: str, reason: Reason, *, watchers: Sequence[TraceConfig] = ()
+    ) -> None:
+        self._watchers = watchers
         self._path = checked(path)
         self._what = what
         self._reason = reason
@@ -58,6 +64,7 @@ class Caller:
                     self._path, limit=MAX_CALLS, keepalive_timeout=IDLE_SECONDS
                 ),
                 cookie_jar=aiohttp.DummyCookieJar(),
+                trace_configs=list(self._watchers),
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
                 auto_decompress=False,
                 skip_auto_headers=("User-Agent", "Accept-Encoding"),

@@ -7,9 +7,11 @@ when the connection breaks, within `follower.SILENCE_SECONDS` when the control s
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
+
+from aiohttp import TraceConfig
 
 from facade.clock import Clock
 from facade.link.calls import Caller
@@ -50,12 +52,22 @@ class SocketControlPort:
     Arguments:
         path: the parent's socket.
         observer: counts reports that are dropped.
+        watchers: aiohttp's own hooks around each request, for traces.
 
     Raises Invalid for a path that is too long.
     """
 
-    def __init__(self, path: Path, *, clock: Clock, observer: ReportObserver) -> None:
-        self._caller = Caller(path, "The control side of this facade", Reason.CONTROL_UNAVAILABLE)
+    def __init__(
+        self,
+        path: Path,
+        *,
+        clock: Clock,
+        observer: ReportObserver,
+        watchers: Sequence[TraceConfig] = (),
+    ) -> None:
+        self._caller = Caller(
+            path, "The control side of this facade", Reason.CONTROL_UNAVAILABLE, watchers=watchers
+        )
         self._clock = clock
         self._follower = Follower(self._caller, clock, lost=self._caller.give_up)
         self._reporter = Reporter(self._caller, clock, observer)

@@ -9,10 +9,12 @@ answer was lost, counts once (while this process lives). No secret leaves but in
 import asyncio
 import secrets
 from collections import OrderedDict
+from collections.abc import Sequence
 from contextlib import suppress
 
 import structlog
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 
 from facade.clock import Clock
 from facade.link.answers import answering
@@ -37,10 +39,16 @@ MAX_SENDERS = 1024
 """Workers whose last batch is remembered: the living ones, and some that were replaced."""
 
 
-def control_app(port: ControlPort, *, clock: Clock) -> web.Application:
-    """The application that `control_client.SocketControlPort` speaks to."""
+def control_app(
+    port: ControlPort, *, clock: Clock, middlewares: Sequence[Middleware] = ()
+) -> web.Application:
+    """The application that `control_client.SocketControlPort` speaks to.
+
+    Arguments:
+        middlewares: around each request, for traces.
+    """
     side = _ControlSide(port, clock)
-    app = web.Application()
+    app = web.Application(middlewares=middlewares)
     app.router.add_get("/feed", side.feed)
     app.router.add_post("/position", answering(side.position))
     app.router.add_post("/authorization", answering(side.authorization))

@@ -4,7 +4,8 @@ Guarantees: a request never waits for the collector: spans go into a bounded que
 library empties, and what does not fit is dropped; what a span says is put together by
 `serving.*.traced` and here, so that no URL, header or error text gets in. A device's `traceparent`
 is ignored unless configured otherwise: devices are not trusted to say what is sampled. Registries
-get the W3C context of the request that asked them (random numbers, on every hop).
+get the W3C context of the request that asked them (random numbers, on every hop); token services,
+which are told credentials, get nothing besides.
 """
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -13,8 +14,9 @@ from types import SimpleNamespace
 
 import aiohttp
 from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
 from opentelemetry import trace
-from opentelemetry.context import Context
+from opentelemetry.context import Context, attach, detach
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
 from opentelemetry.sdk.trace import TracerProvider
@@ -118,25 +120,63 @@ class Tracing:
 
     # upstream.transport
 
-    def watcher(self) -> aiohttp.TraceConfig:
-        """Spans around each HTTP request to a registry, and its `traceparent`."""
+    def watcher(self, whom: str, *, hand_on: bool) -> aiohttp.TraceConfig:
+        """Spans around each HTTP request.
+
+        Arguments:
+            whom: who is asked: the second word of the spans' name.
+            hand_on: give them the `traceparent`.
+        """
+
+        async def started(
+            session: aiohttp.ClientSession,
+            context: SimpleNamespace,
+            request: aiohttp.TraceRequestStartParams,
+        ) -> None:
+            facts = {
+                "http.request.method": request.method,
+                "server.address": request.url.host or "",
+            }
+            context.span = self._tracer.start_span(
+                f"{request.method} {whom}", kind=SpanKind.CLIENT, attributes=facts
+            )
+            if hand_on:
+                self._w3c.inject(request.headers, trace.set_span_in_context(context.span))
+
         watcher = aiohttp.TraceConfig()
-        watcher.on_request_start.append(self._started)
+        watcher.on_request_start.append(started)
         watcher.on_request_end.append(self._answered)
         watcher.on_request_exception.append(self._failed)
         return watcher
 
-    async def _started(
-        self,
-        session: aiohttp.ClientSession,
-        context: SimpleNamespace,
-        request: aiohttp.TraceRequestStartParams,
-    ) -> None:
-        facts = {"http.request.method": request.method, "server.address": request.url.host or ""}
-        context.span = self._tracer.start_span(
-            f"{request.method} upstream", kind=SpanKind.CLIENT, attributes=facts
-        )
-        self._w3c.inject(request.headers, trace.set_span_in_context(context.span))
+    # link: one trace over two of our processes
+
+    def handing_over(self) -> aiohttp.TraceConfig:
+        """Gives each request the current span's `traceparent`, and no span of its own."""
+
+        async def started(
+            session: aiohttp.ClientSession,
+            context: SimpleNamespace,
+            request: aiohttp.TraceRequestStartParams,
+        ) -> None:
+            self._w3c.inject(request.headers)
+
+        watcher = aiohttp.TraceConfig()
+        watcher.on_request_start.append(started)
+        return watcher
+
+    def taking_over(self) -> Middleware:
+        """Continues the trace that a request of `handing_over` names."""
+
+        @web.middleware
+        async def continued(request: web.Request, handler: Handler) -> web.StreamResponse:
+            token = attach(self._w3c.extract(request.headers, Context()))
+            try:
+                return await handler(request)
+            finally:
+                detach(token)
+
+        return continued
 
     async def _answered(
         self,

@@ -5,6 +5,9 @@ are read up to MAX_ERROR_BYTES and never shown unredacted; the address rules and
 those of the registry client. Keeps no token and no credential.
 """
 
+from collections.abc import Sequence
+
+from aiohttp import TraceConfig
 from aiohttp.abc import AbstractResolver
 
 from facade.clock import Clock
@@ -33,7 +36,7 @@ class TokenClient:
     """Exchanges credentials for registry tokens. One per process.
 
     Arguments:
-        addresses, clock, timeouts, retry, resolver: as `client.RegistryClient`.
+        addresses, clock, timeouts, retry, resolver, watchers: as `client.RegistryClient`.
     """
 
     def __init__(
@@ -44,11 +47,14 @@ class TokenClient:
         timeouts: Timeouts | None = None,
         retry: RetryPolicy | None = None,
         resolver: AbstractResolver | None = None,
+        watchers: Sequence[TraceConfig] = (),
     ) -> None:
         self._clock = clock
         self._timeouts = timeouts or Timeouts()
         self._retry = retry or RetryPolicy()
-        self._transport = Transport(addresses=addresses, timeouts=self._timeouts, resolver=resolver)
+        self._transport = Transport(
+            addresses=addresses, timeouts=self._timeouts, resolver=resolver, watchers=watchers
+        )
 
     async def close(self) -> None:
         """Close all connections."""

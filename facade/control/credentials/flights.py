@@ -12,6 +12,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+import structlog
+
 from facade.clock import Clock
 from facade.control.credentials.tokens import CachedToken, TokenKey
 from facade.errors import FacadeError
@@ -69,11 +71,11 @@ class Flights:
     def _task(self, key: TokenKey, exchange: Exchange) -> asyncio.Task[CachedToken]:
         task = self._tasks.get(key)
         if task is None:
-            # A context of its own: the exchange serves all waiters, so the first one's request id
-            # does not belong into its log lines.
-            task = asyncio.create_task(
-                exchange(), name=f"exchange {key.kind}", context=contextvars.Context()
-            )
+            # The exchange serves all waiters, so the first one's request id does not belong into its
+            # log lines; the trace of the first (if there is one) is where it can be seen.
+            context = contextvars.copy_context()
+            context.run(structlog.contextvars.clear_contextvars)
+            task = asyncio.create_task(exchange(), name=f"exchange {key.kind}", context=context)
             self._tasks[key] = task
             task.add_done_callback(lambda done: self._done(key, done))
         return task

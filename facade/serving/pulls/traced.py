@@ -22,7 +22,8 @@ from facade.serving.pulls.ports import (
 )
 from facade.serving.trust.closure import Allowed
 from facade.target import SignedTarget
-from facade.upstream.connection import Connection
+from facade.upstream.challenge import Challenge
+from facade.upstream.connection import Authorization, Authorizer, Connection, Scope
 
 
 class Span(Protocol):
@@ -69,6 +70,27 @@ class TracedAuthorisation:
     async def target(self, fleet: str, path: str) -> SignedTarget | None:
         with self._tracer.span("decide target", fleet=fleet):
             return await self._inner.target(fleet, path)
+
+
+class TracedAuthorizer:
+    """Implements `upstream.connection.Authorizer`: the control side asks a token service, or need not."""
+
+    def __init__(self, inner: Authorizer, tracer: SpanTracer) -> None:
+        self._inner = inner
+        self._tracer = tracer
+
+    async def authorization(
+        self,
+        connection: Connection,
+        scope: Scope,
+        *,
+        challenge: tuple[Challenge, ...] = (),
+        refused: str | None = None,
+    ) -> Authorization:
+        with self._tracer.span("authorize", host=str(connection.host)):
+            return await self._inner.authorization(
+                connection, scope, challenge=challenge, refused=refused
+            )
 
 
 class TracedBlobs:

@@ -1,5 +1,6 @@
 """Traces of a running `facade up`, as a collector receives them over OTLP/HTTP."""
 
+import asyncio
 import json
 import sys
 from collections.abc import AsyncIterator
@@ -43,10 +44,16 @@ async def traced(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Trac
             await it.add()
             await it.import_all()
             traffic = Traffic(it)
+            it.tokens.revoke_all()  # so that the first pull needs a new one
             cold = traffic.path("blobs", traffic.largest("v1"))
             for path in (cold, cold, traffic.path("manifests", UNSIGNED)):
                 await ask(it, path)
             await receiver.until("GET blobs", "GET manifests", "fetch blob", "GET upstream")
+            async with asyncio.timeout(20):  # the control side sends its own, later
+                while not any(  # noqa: ASYNC110 - another process's doing is no event of ours
+                    span.parent for span in receiver.named("GET token service")
+                ):
+                    await asyncio.sleep(0.1)
             yield Traced(it, receiver, cold)
 
 
@@ -70,6 +77,28 @@ async def test_a_request_is_a_trace_down_to_the_registry(traced: Traced) -> None
     asked = [span for span in traced.collector.named("GET upstream") if span.trace == request.trace]
     assert asked
     assert all(span.kind == CLIENT for span in asked)
+
+
+async def test_the_token_service_is_part_of_the_trace_and_is_told_nothing_of_it(
+    traced: Traced,
+) -> None:
+    """Another process asks it: the worker's trace goes on there."""
+    request = next(span for span in traced.collector.named("GET blobs") if cached(span) == "miss")
+    authorized = [
+        span for span in traced.collector.named("authorize") if span.trace == request.trace
+    ]
+    assert {span.facts["facade.host"] for span in authorized} == {traced.it.host}
+    within = [
+        span
+        for span in traced.collector.named("GET token service")
+        if span.parent in {span.id for span in authorized}
+    ]
+    assert {span.trace for span in within} == {request.trace}
+    assert within[0].kind == CLIENT
+    assert within[0].facts["http.response.status_code"] == 200
+    assert traced.it.tokens.requests
+    for seen in traced.it.tokens.requests:
+        assert not {"traceparent", "tracestate"} & {name.lower() for name in seen.headers}
 
 
 async def test_the_registry_is_given_the_context(traced: Traced) -> None:
