@@ -22,6 +22,8 @@ from facade.serving.blobs.threads import run_to_end
 
 log = structlog.get_logger(__name__)
 
+FAILURES = (sqlite3.Error, UnicodeDecodeError)
+"""What a database raises; the second where a damaged one has names in its schema that are no text."""
 READ_BUSY_SECONDS = 0.5
 """A reader waits only for somebody who has the whole file to himself."""
 WRITE_BUSY_SECONDS = 2.0
@@ -73,7 +75,7 @@ class Lane:
         """Do it, in the thread. Raises Unavailable."""
         try:
             return await run_to_end(self._executor, lambda: job(self._database))
-        except sqlite3.Error as error:
+        except FAILURES as error:
             raise Unavailable(
                 f"The cache's index cannot be used: {error}.", reason=Reason.INTERNAL
             ) from error
@@ -107,7 +109,7 @@ def open_lanes(path: Path) -> tuple[Lane, Lane]:
         except BaseException:
             reads.close()
             raise
-    except (sqlite3.Error, OSError) as error:
+    except (*FAILURES, OSError) as error:
         raise Unavailable(f"The index {path} cannot be opened: {error}.") from error
 
 
@@ -125,7 +127,7 @@ def _alone(path: Path) -> Iterator[None]:
 def _prepare(path: Path) -> None:
     try:
         _make(path)
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
         if isinstance(error, sqlite3.OperationalError):
             raise
         log.error("index_damaged", path=str(path), error=str(error))
@@ -150,7 +152,7 @@ def _connect(path: Path, busy_seconds: float) -> sqlite3.Connection:
     try:
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = FULL")  # a commit survives a power loss
-    except sqlite3.Error:
+    except FAILURES:
         database.close()
         raise
     return database
