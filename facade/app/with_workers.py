@@ -81,11 +81,15 @@ async def with_workers(
                 owner=None if user is None else user.uid,
             )
         )
-        ports = [
-            SocketCachePort(spots.cache(slot.index), name=f"Worker {slot.index}")
-            for slot in workers.slots
-        ]
-        for port in ports:
+        # The watch has its own, so that no job's turn comes before a sign of life.
+        ports, pulses = (
+            [
+                SocketCachePort(spots.cache(slot.index), name=f"Worker {slot.index}")
+                for slot in workers.slots
+            ]
+            for _ in range(2)
+        )
+        for port in (*ports, *pulses):
             stack.push_async_callback(port.close)
         gathering = Gathering(metrics.registry, workers, ports)
         counts = WorkerCounts(
@@ -115,7 +119,7 @@ async def with_workers(
             up_to_date=lambda index: ports[index].refresh(),
         )
         watch = StuckWatch(
-            workers, ports, refuses_after=settings.device.deny_list_max_age, clock=clock
+            workers, pulses, refuses_after=settings.device.deny_list_max_age, clock=clock
         )
         kept_running(stack, watch.run, pause=lambda: clock.sleep(INTERVAL_SECONDS))
         health = Health((*control.checks, ("workers", gathering.findings)))

@@ -36,6 +36,7 @@ WORKERS = 3
 PSS_MIB = 110
 GONE_SECONDS = 2.0
 MAX_AGE_SECONDS = 10
+STREAMS = 9
 SLACK_SECONDS = 10.0
 """What a busy machine may add to a bound of some seconds."""
 
@@ -47,6 +48,7 @@ async def it(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Live]:
     env = {
         "FACADE_DEVICE__WORKERS": str(WORKERS),
         "FACADE_DEVICE__DENY_LIST_MAX_AGE": str(MAX_AGE_SECONDS),
+        "FACADE_DEVICE__LIMITS__STREAMS": str(STREAMS),
     }
     async with live(tmp_path_factory.mktemp("workers"), env=env) as installation:
         await installation.add()
@@ -127,6 +129,24 @@ async def test_status_and_doctor_speak_for_all(it: Live) -> None:
     assert status["objects"] > 0
     checks = (await it.facade.must("doctor", "--json")).json["checks"]
     assert "failed" not in {check["status"] for check in checks}
+
+
+async def test_what_a_device_may_have_at_once_holds_for_all_of_them_together(it: Live) -> None:
+    it.registry.script("*/blobs/*", trickle(1_250, 0.2))  # 16 s
+    asked = [asyncio.create_task(it.get(blob(it, "v4"))) for _ in range(CONNECTIONS)]
+    try:
+        async with asyncio.timeout(SLACK_SECONDS):
+            while True:
+                now = await scrape(it)
+                running = total(now, "streams_in_flight")
+                assert running <= STREAMS
+                if (running, total(now, "requests_waiting")) == (STREAMS, CONNECTIONS - STREAMS):
+                    break
+    finally:
+        it.registry.behave()
+        for each in asked:
+            each.cancel()
+        await asyncio.gather(*asked, return_exceptions=True)
 
 
 async def test_one_that_crashes_is_replaced_and_no_new_connection_is_lost(it: Live) -> None:
