@@ -11,7 +11,7 @@ import structlog
 from aiohttp import web
 
 from facade.errors import FacadeError, Invalid, Unavailable
-from facade.link.calls import OCTETS
+from facade.link.calls import OCTETS, RETRY_AFTER_SECONDS
 from facade.link.errors_codec import error_out
 from facade.link.strict import Malformed, dump
 from facade.reasons import Reason
@@ -22,6 +22,9 @@ BODY_SECONDS = 10.0
 """For a whole request: it is small, and was written before it was sent."""
 MAX_REQUEST_BYTES = 4 * 1024 * 1024
 """A connection with its settings (a CA bundle of 64 KiB) and challenges, or a batch of reports."""
+MAX_INTAKE_BYTES = 128 * 1024 * 1024
+"""Of all requests together. Honest ones have some KiB each; a worker that was taken over must not have the control
+side, which everybody needs, run out of memory."""
 ERROR_STATUS = 422
 """Of every answer that is an error; its body says which."""
 
@@ -29,16 +32,56 @@ Work = Callable[[bytes], Awaitable[bytes]]
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def answering(work: Work) -> Handler:
-    """A handler that answers with what `work` makes of the body."""
+class Intake:
+    """How much of the requests that are read and worked on may be in memory, of all callers together.
+
+    Arguments:
+        most: bytes.
+    """
+
+    def __init__(self, most: int = MAX_INTAKE_BYTES) -> None:
+        self._most = most
+        self._held = 0
+
+    def take(self, count: int) -> None:
+        """Make room for `count` bytes. Raises Unavailable when there is none."""
+        if self._held + count > self._most:
+            raise Unavailable(
+                "The control side of this facade is asked too much at once. Try again in a moment.",
+                reason=Reason.INTERNAL,
+                retry_after=RETRY_AFTER_SECONDS,
+            )
+        self._held += count
+
+    def give_back(self, count: int) -> None:
+        """Their request is done with."""
+        self._held -= count
+
+
+def answering(work: Work, intake: Intake | None = None) -> Handler:
+    """A handler that answers with what `work` makes of the body.
+
+    Arguments:
+        intake: bounds it together with others'; None where the caller is trusted.
+    """
 
     async def handle(request: web.Request) -> web.Response:
+        taken: list[int] = []
+
+        def grew(count: int) -> None:
+            if intake is not None:
+                intake.take(count)
+                taken.append(count)
+
         try:
-            data = await work(await read_body(request))
+            data = await work(await read_body(request, grew))
         except Exception as error:  # noqa: BLE001 - told apart, and logged, there
             return web.Response(
                 status=ERROR_STATUS, body=dump(error_out(told(error))), content_type=OCTETS
             )
+        finally:
+            if intake is not None:
+                intake.give_back(sum(taken))
         return web.Response(body=data, content_type=OCTETS)
 
     return handle
@@ -57,8 +100,10 @@ def told(error: Exception) -> FacadeError:
     )
 
 
-async def read_body(request: web.Request) -> bytes:
-    """The whole body. Raises Malformed when it is too long or too slow."""
+async def read_body(request: web.Request, grew: Callable[[int], None] = lambda _: None) -> bytes:
+    """The whole body. Raises Malformed when it is too long or too slow, and what `grew` raises, which is
+    told of each piece.
+    """
     parts: list[bytes] = []
     size = 0
     try:
@@ -67,6 +112,7 @@ async def read_body(request: web.Request) -> bytes:
                 size += len(chunk)
                 if size > MAX_REQUEST_BYTES:
                     raise Malformed(f"more than {MAX_REQUEST_BYTES} bytes")
+                grew(len(chunk))
                 parts.append(chunk)
     except TimeoutError:
         raise Malformed(f"not whole within {BODY_SECONDS:g} s") from None

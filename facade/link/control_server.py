@@ -17,7 +17,7 @@ from aiohttp import web
 from aiohttp.typedefs import Middleware
 
 from facade.clock import Clock
-from facade.link.answers import answering
+from facade.link.answers import Intake, answering
 from facade.link.calls import OCTETS
 from facade.link.codec import (
     authorization_out,
@@ -40,20 +40,25 @@ MAX_SENDERS = 1024
 
 
 def control_app(
-    port: ControlPort, *, clock: Clock, middlewares: Sequence[Middleware] = ()
+    port: ControlPort,
+    *,
+    clock: Clock,
+    middlewares: Sequence[Middleware] = (),
+    intake: Intake | None = None,
 ) -> web.Application:
     """The application that `control_client.SocketControlPort` speaks to.
 
     Arguments:
         middlewares: around each request, for traces.
+        intake: for all requests together; None = `answers.MAX_INTAKE_BYTES`.
     """
-    side = _ControlSide(port, clock)
+    side, intake = _ControlSide(port, clock), intake or Intake()
     app = web.Application(middlewares=middlewares)
     app.router.add_get("/feed", side.feed)
-    app.router.add_post("/position", answering(side.position))
-    app.router.add_post("/authorization", answering(side.authorization))
-    app.router.add_post("/closure-manifest", answering(side.closure_manifest))
-    app.router.add_post("/report", answering(side.report))
+    app.router.add_post("/position", answering(side.position, intake))
+    app.router.add_post("/authorization", answering(side.authorization, intake))
+    app.router.add_post("/closure-manifest", answering(side.closure_manifest, intake))
+    app.router.add_post("/report", answering(side.report, intake))
     app.on_shutdown.append(side.end)
     return app
 

@@ -18,7 +18,7 @@ from aiohttp import web
 
 from facade.clock import SystemClock
 from facade.errors import Unavailable, Upstream
-from facade.link.answers import MAX_REQUEST_BYTES
+from facade.link.answers import MAX_REQUEST_BYTES, Intake
 from facade.link.cache_client import MAX_HEALTH_BYTES, SocketCachePort
 from facade.link.codec import authorization_request_out
 from facade.link.control_client import MAX_AUTHORIZATION_BYTES, SocketControlPort
@@ -145,6 +145,40 @@ async def test_a_worker_gone_bad_gets_words_and_harms_nobody(tmp_path: Path) -> 
             assert response.status == 422
         assert header_of(await port.authorization(CONNECTION, Scope(None))) == "Bearer x"
         assert side.dropped.count == 0
+
+
+async def test_requests_of_one_worker_do_not_fill_the_memory_of_the_control_side(
+    tmp_path: Path,
+) -> None:
+    piece, go = bytes(256 * 1024), asyncio.Event()
+
+    async def slowly() -> AsyncIterator[bytes]:
+        for _ in range(3):
+            yield piece
+        await go.wait()
+
+    async with AsyncExitStack() as stack:
+        side = await stack.enter_async_context(control_side(tmp_path, FixedAuthorizer("Bearer x")))
+        app = control_app(side.port, clock=SystemClock(), intake=Intake(2 * 1024 * 1024))
+        await stack.enter_async_context(served(app, tmp_path / "c", allowed=US))
+        raw = await stack.enter_async_context(_raw(tmp_path / "c"))
+        asked = [asyncio.create_task(_said(raw, slowly())) for _ in range(6)]
+        done, waiting = await asyncio.wait(
+            asked, timeout=PATIENCE, return_when=asyncio.FIRST_COMPLETED
+        )
+        assert {task.result()["kind"] for task in done} == {"Unavailable"}
+        go.set()
+        kinds = {(await task)["kind"] for task in waiting}
+        assert "Invalid" in kinds, "those who fit were read to the end: it is no report"
+        again = await _said(raw, io.BytesIO(piece * 7))
+        assert again["kind"] == "Invalid", "what they took was given back"
+
+
+async def _said(raw: aiohttp.ClientSession, body: object) -> dict[str, str]:
+    async with raw.post("/report", data=body) as response:
+        assert response.status == 422
+        said: dict[str, str] = json.loads(await response.read())
+        return said
 
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
