@@ -138,7 +138,8 @@ class _Demo:
         settings = load(None, {**own, **os.environ})
         with (self._folder / "facade.log").open("a", encoding="utf-8") as log:
             configure(settings.log.level, "json", log)
-            async with started(folder, (), settings, SystemClock()) as running:
+            facade = started(folder, (), settings, SystemClock(), log=log.fileno())
+            async with facade as running:
                 yield running
 
     async def _connect(self, shown: Shown) -> None:

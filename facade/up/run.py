@@ -57,14 +57,23 @@ async def _up(state: StateFolder, names: Sequence[str], settings: Settings, cloc
 
 @asynccontextmanager
 async def started(
-    state: StateFolder, names: Sequence[str], settings: Settings, clock: Clock
+    state: StateFolder,
+    names: Sequence[str],
+    settings: Settings,
+    clock: Clock,
+    *,
+    log: int | None = None,
 ) -> AsyncIterator["Running"]:
-    """A facade on `state` that answers on all its ports; goes down on the way out."""
+    """A facade on `state` that answers on all its ports; goes down on the way out.
+
+    Arguments:
+        log: a descriptor for its serving processes' logs; None = our stderr.
+    """
     state.create()
     lock = state.lock()
     try:
         async with AsyncExitStack() as stack:
-            workers = await _launched(stack, settings, clock)
+            workers = await _launched(stack, settings, clock, log)
             from facade.up.running import running  # noqa: PLC0415 - half of our start
 
             yield await stack.enter_async_context(running(state, names, settings, workers, clock))
@@ -72,13 +81,15 @@ async def started(
         lock.release()
 
 
-async def _launched(stack: AsyncExitStack, settings: Settings, clock: Clock) -> Workers | None:
+async def _launched(
+    stack: AsyncExitStack, settings: Settings, clock: Clock, log: int | None
+) -> Workers | None:
     """Serving processes that wait for their orders; they import while we make what is missing."""
     if not settings.device.workers:
         return None
     worker_user(settings)  # before anything is made: a name that is not there stops the start
     sockets = bind_for_workers(*parse_listen(settings.device.listen), settings.device.workers)
-    workers = Workers(sockets, environ=os.environ, clock=clock)
+    workers = Workers(sockets, environ=os.environ, clock=clock, log=log)
     stack.push_async_callback(workers.close)
     await workers.launch()
     return workers

@@ -46,9 +46,16 @@ class WorkerProcess:
 
     @classmethod
     async def launch(
-        cls, command: Sequence[str], sock: socket.socket, environ: Mapping[str, str]
+        cls,
+        command: Sequence[str],
+        sock: socket.socket,
+        environ: Mapping[str, str],
+        log: int | None = None,
     ) -> "WorkerProcess":
         """Start `command`; its imports go on while the parent does other things.
+
+        Arguments:
+            log: a descriptor for its log; None = our stderr.
 
         Raises Unavailable when the machine gives no more processes.
         """
@@ -57,6 +64,7 @@ class WorkerProcess:
                 *command,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
+                stderr=log,
                 pass_fds=(sock.fileno(),),
                 env=passed_on(environ),
                 process_group=0,

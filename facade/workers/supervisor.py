@@ -49,6 +49,7 @@ class Workers:
         sockets: one listening socket each; owned from here on.
         environ: what they may see of it is `process.passed_on`.
         command: what each runs.
+        log: a descriptor for their logs, which outlives them; None = our stderr.
     """
 
     def __init__(
@@ -58,8 +59,10 @@ class Workers:
         environ: Mapping[str, str],
         clock: Clock,
         command: Sequence[str] = COMMAND,
+        log: int | None = None,
     ) -> None:
         self._command = command
+        self._log = log
         self.slots = tuple(Slot(index, sock) for index, sock in enumerate(sockets))
         self._environ = environ
         self._clock = clock
@@ -183,7 +186,7 @@ class Workers:
             slot.process, slot.phase = None, Phase.DOWN
 
     async def _launch(self, slot: Slot) -> WorkerProcess:
-        return await WorkerProcess.launch(self._command, slot.sock, self._environ)
+        return await WorkerProcess.launch(self._command, slot.sock, self._environ, self._log)
 
     async def _begin(self, slot: Slot) -> None:
         assert slot.process is not None
