@@ -172,6 +172,10 @@ def _disconnect(bench: Bench) -> None:
     bench.facade.control.disconnect(bench.registry.host)
 
 
+def _nobody_confirms_the_deny_list(bench: Bench) -> None:
+    bench.facade.control.silent = 900
+
+
 def _too_late(bench: Bench) -> None:
     bench.facade.clock.offset += 400 * 86_400.0
 
@@ -181,6 +185,7 @@ def _too_late(bench: Bench) -> None:
     [
         (_revoke, "403", b"device-revoked"),
         (_disconnect, "403", b"host-not-connected"),
+        (_nobody_confirms_the_deny_list, "503", b"deny-list-too-old"),
         (_too_late, "", b""),
     ],
 )
