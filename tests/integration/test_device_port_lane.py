@@ -256,6 +256,17 @@ async def test_answers_keep_their_order_when_requests_do_not_wait(bench: Bench) 
     assert bodies == [PAYLOAD, DATA, DATA, PAYLOAD, DATA]
 
 
+async def test_who_does_not_wait_for_answers_gets_them_from_the_http_server(bench: Bench) -> None:
+    async with bench.wire() as wire:
+        await bench.known(wire, bench.get())
+        before = bench.facade.http_server.requests_count
+        for _ in range(100):
+            wire.writer.write(bench.get())
+        bodies = [(await wire.answer())[1] for _ in range(100)]
+        assert bodies == [DATA] * 100
+        assert bench.facade.http_server.requests_count > before
+
+
 async def test_after_a_blob_the_way_is_free_again(bench: Bench) -> None:
     async with bench.wire() as wire:
         await bench.known(wire, bench.get())

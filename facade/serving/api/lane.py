@@ -177,7 +177,9 @@ class Lane(asyncio.Protocol):
         self._lanes.open.add(self)
 
     def data_received(self, data: bytes) -> None:
-        if self._free and self._lanes.answer(self._transport, data):
+        # Who sends on without waiting gets one answer a turn from the HTTP server: a thousand in one
+        # go would keep everybody else waiting.
+        if self._free and not self._transport.more and self._lanes.answer(self._transport, data):
             if self._way is None:
                 self._transport.answered()
             return

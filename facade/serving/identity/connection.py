@@ -139,10 +139,8 @@ class TlsConnection(asyncio.BufferedProtocol):
 
     def _deliver(self) -> None:
         """Give the application what has come, until it wants no more or none is left."""
-        tls, incoming = self.tls, self._incoming
-        while not (self._read_paused or self._closing or self._peer_done):
-            if not (incoming.pending or tls.pending()):
-                break
+        tls = self.tls
+        while self.more and not (self._read_paused or self._closing or self._peer_done):
             try:
                 data = tls.read(_RECORD_BYTES)
             except ssl.SSLWantReadError:
@@ -217,6 +215,11 @@ class TlsConnection(asyncio.BufferedProtocol):
     def closing(self) -> bool:
         """Whether the end has begun."""
         return self._closing
+
+    @property
+    def more(self) -> bool:
+        """Whether bytes are here that the application was not given yet."""
+        return bool(self._incoming.pending or self.tls.pending())
 
     @property
     def read_paused(self) -> bool:

@@ -30,6 +30,8 @@ class Connection(Protocol):
     @property
     def closing(self) -> bool: ...
     @property
+    def more(self) -> bool: ...
+    @property
     def read_paused(self) -> bool: ...
     def write(self, data: bytes | bytearray | memoryview) -> None: ...
     def pause_reading(self) -> None: ...
@@ -65,6 +67,11 @@ class TlsTransport(asyncio.Transport):
     def request_read(self) -> None:
         """The application has a whole request: the limit on trickling ones is met."""
         self._connection.watchdog.asked = True
+
+    @property
+    def more(self) -> bool:
+        """Whether the client sent more than what the application was given so far."""
+        return self._connection.more
 
     def answered(self) -> None:
         """A request was answered, and the HTTP server knows nothing of it: the limit begins anew."""

@@ -70,6 +70,8 @@ class Bench:
 
 
 class _NoTransport:
+    more = False
+
     def answered(self) -> None:
         """Ignore it."""
 
