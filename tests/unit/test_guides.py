@@ -2,6 +2,7 @@
 
 import ast
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import pytest
 import typer
 
 from facade.cli.main import build
+from facade.cli.session import Session
+from facade.reasons import Reason
 
 ROOT = Path(__file__).parents[2]
 GUIDES = ROOT / "deploy" / "guides"
@@ -90,3 +93,41 @@ def test_options_of_the_ceremony_guide_exist() -> None:
     used = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text))
     foreign = {"--read-object"}  # pkcs11-tool's
     assert used - foreign - options == set()
+
+
+TOLD_IN_WORDS = {
+    *("listing", "digest-invalid", "name-invalid", "range-invalid", "unsupported", "not-found"),
+}
+"""Of requests that no runtime makes for an image: their message says all there is."""
+
+
+def test_the_readme_says_what_to_do_for_each_reason() -> None:
+    text = (ROOT / "README.md").read_text()
+    table = text.partition("## When a pull is refused")[2].partition("\n## ")[0]
+    assert {reason.value for reason in Reason} - TOLD_IN_WORDS <= set(
+        re.findall(r"`([\w-]+)`", table)
+    )
+
+
+def console_commands(text: str) -> list[list[str]]:
+    """What follows `$ facade` in the console blocks, continued lines joined."""
+    blocks = re.findall(r"```console\n(.*?)```", text, re.DOTALL)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    return [
+        shlex.split(line.removeprefix("$ facade ").partition(" < ")[0])
+        for line in lines
+        if line.startswith("$ facade ")
+    ]
+
+
+@pytest.mark.parametrize(
+    "command", console_commands((ROOT / "README.md").read_text()), ids=" ".join
+)
+def test_the_readmes_commands_are_ones(command: list[str]) -> None:
+    """Every option is there, and none that is needed is missing; nothing is run."""
+    found: Any = typer.main.get_command(build())
+    root = found.make_context("facade", ["doctor"], obj=Session({}))
+    words = list(command)
+    while hasattr(found, "commands"):
+        found = found.commands[words.pop(0)]
+    found.make_context(command[0], words, parent=root)
