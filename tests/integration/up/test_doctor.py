@@ -103,7 +103,7 @@ async def test_redis_gone(patient: Patient) -> None:
 
 async def test_a_worker_was_killed(patient: Patient) -> None:
     os.kill(workers_of(patient.it.facade.pid)[0], signal.SIGKILL)
-    await patient.until("workers", "warning", "2 of 2 serve; 1 ended unasked")
+    await patient.until("workers", "warning", "2 of 2 serve; 1 were replaced")
 
 
 async def test_a_worker_hangs(patient: Patient) -> None:
