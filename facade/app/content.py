@@ -158,9 +158,9 @@ async def open_content(
 def _note(content: Content, folder: Path, refuses: str | None) -> None:
     """What trying to write showed; a change is logged."""
     if refuses is not None and content.refuses is None:
-        log.warning("cache_unwritable", folder=str(folder), error=refuses)
+        log.warning("cache_unwritable", path=str(folder), error=refuses)
     elif refuses is None and content.refuses is not None:
-        log.info("cache_writable", folder=str(folder))
+        log.info("cache_writable", path=str(folder))
     content.refuses = refuses
 
 
