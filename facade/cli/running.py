@@ -52,7 +52,7 @@ _ADVICE = (
         "restart facade up: it makes a damaged index anew; one that is locked heals by itself",
     ),
     ("redis", "bring Redis back, or check redis.url; it is used again by itself"),
-    ("worker", "look for worker_ended in the log; one that hangs is ended with kill -9"),
+    ("worker", "look for worker_ended in the log; one that hangs is replaced by itself"),
     ("it is being replaced", "look for worker_ended in the log"),
     ("it does not answer", "its processes hang: look at the log, then restart facade up"),
     ("the crl of", "fetch the CA's newest list into the file that device.ca names"),

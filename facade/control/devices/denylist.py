@@ -4,10 +4,10 @@ Guarantees: `revocations()` is an immutable value, replaced in one assignment; i
 with every change. A revocation is in it before anything is written: what cannot be written counts all the
 same, is told of, and is written as soon as the database takes it. Everything else is in it once it is
 committed. A revoked device stays out, whatever certificate it shows, until it is restored; restoring never
-re-admits a certificate that began before the revocation. Does not guarantee that another process sees a change: one process
-owns the list, or that a revocation which could not be written survives the end of this process.
-Certificates begin on whole seconds, so one issued within the second of a
-revocation counts as issued before it.
+re-admits a certificate that began before the revocation. Does not guarantee that another process sees a
+change (one process owns the list), or that a revocation which could not be written survives the end of this
+process. Certificates begin on whole seconds, so one issued within the second of a revocation counts as
+issued before it.
 """
 
 import asyncio

@@ -60,7 +60,7 @@ def test_readiness_that_is_well() -> None:
             "warning",
             "makes a damaged index anew",
         ),
-        ("degraded", "worker 1: it does not answer", "warning", "kill -9"),
+        ("degraded", "worker 1: it does not answer", "warning", "worker_ended"),
         ("degraded", "The CRL of CN=x is overdue.", "warning", "newest list"),
         ("unready", "metadata-expired: timestamp has expired", "failed", "facade trust status"),
         ("unready", "clock-set-back: by 40 s", "failed", "timedatectl"),
