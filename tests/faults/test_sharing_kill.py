@@ -1,6 +1,6 @@
 """Several processes on one cache folder, a real registry, and kill -9 at random moments.
 
-FACADE_KILLS and FACADE_MASSACRES set how often (50 and 100 in the long run); a few times by default.
+SHARING_KILLS and SHARING_MASSACRES set how often (50 and 100 in the long run); a few times by default.
 """
 
 import asyncio
@@ -23,8 +23,8 @@ from tests.support.raw_http import Content, Reply, Seen
 from tests.support.registry import Registry
 
 ROOT = Path(__file__).parents[2]
-KILLS = int(os.environ.get("FACADE_KILLS", "8"))
-MASSACRES = int(os.environ.get("FACADE_MASSACRES", "3"))
+KILLS = int(os.environ.get("SHARING_KILLS", "8"))
+MASSACRES = int(os.environ.get("SHARING_MASSACRES", "3"))
 SIZE = 8 * MEBI + 77
 READERS = 5
 LOSS = 4 * MEBI
