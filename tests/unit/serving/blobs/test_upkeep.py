@@ -16,6 +16,7 @@ from facade.serving.blobs.keeper import (
     DUTY_SECONDS,
     FLUSH_SECONDS,
     LOOK_SECONDS,
+    REST_SECONDS,
     SCRUB_PAUSE_SECONDS,
     StoreKeeper,
 )
@@ -254,6 +255,27 @@ async def test_the_keeper_evicts_when_told_of_growth(upkeep: Upkeep) -> None:
     upkeep.keeper.grown()
     async with asyncio.timeout(5):
         while len(upkeep.kept()) > 5:  # noqa: ASYNC110 - real time, for real threads
+            await asyncio.sleep(0.001)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_after_a_look_the_keeper_rests_and_then_looks_for_all_that_came_meanwhile(
+    upkeep: Upkeep,
+) -> None:
+    await upkeep.add(5)
+    task = asyncio.create_task(upkeep.keeper.run())
+    await upkeep.clock.wait_for_sleepers(3)
+    upkeep.keeper.grown()
+    await upkeep.clock.wait_for_sleepers(4)  # it looked, and rests
+    upkeep.partials[0] = 5 * SIZE
+    upkeep.keeper.grown()
+    await asyncio.sleep(0.05)
+    assert len(upkeep.kept()) == 5
+    await upkeep.clock.run_for(REST_SECONDS)
+    async with asyncio.timeout(5):
+        while len(upkeep.kept()) == 5:  # noqa: ASYNC110 - real time, for real threads
             await asyncio.sleep(0.001)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
