@@ -8,6 +8,7 @@ import json
 import os
 import signal
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 import pytest
@@ -112,7 +113,8 @@ async def test_a_worker_hangs(patient: Patient) -> None:
     try:
         await patient.until("readiness", "warning", "it does not answer (look for worker_ended")
     finally:
-        os.kill(pid, signal.SIGCONT)
+        with suppress(ProcessLookupError):  # it was replaced meanwhile
+            os.kill(pid, signal.SIGCONT)
 
 
 async def test_a_stopped_one(patient: Patient) -> None:
