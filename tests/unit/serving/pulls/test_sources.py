@@ -13,7 +13,7 @@ from facade.serving.pulls.admission import Slots, upstream_overloaded
 from facade.serving.pulls.reports import Reports
 from facade.serving.pulls.sources import Sources
 from facade.wings import ConnectionUsed
-from tests.support.basin import poured
+from tests.support.basin import KeepingBasin, poured
 from tests.support.clock import FakeClock, settle
 from tests.support.serving import FakeControl, FakeRegistryClient, a_connection
 
@@ -57,6 +57,33 @@ async def test_a_removed_connection_is_not_spoken_to() -> None:
         await bench.fetch()
     assert refusal.value.reason is Reason.HOST_NOT_CONNECTED
     assert bench.client.asked == []
+
+
+class RemovingBasin(KeepingBasin):
+    """Takes three bytes at a time; between the first two pieces the connection goes."""
+
+    def __init__(self, control: FakeControl) -> None:
+        super().__init__(space=3, every=3)
+        self._control = control
+
+    async def make_space(self) -> None:
+        self._control.disconnect(RegistryHost("ghcr.io"))
+        await super().make_space()
+
+
+async def test_a_connection_that_is_removed_meanwhile_brings_not_a_byte_more() -> None:
+    bench = Bench()
+    source = bench.sources.blob(bench.connection, REPOSITORY, bench.digest)
+    basin = RemovingBasin(bench.control)
+
+    async def pour() -> None:
+        async with source.open(0, None) as body:
+            await body.pour(basin)
+
+    with pytest.raises(Denied) as refusal:
+        await pour()
+    assert refusal.value.reason is Reason.HOST_NOT_CONNECTED
+    assert basin.data == b"con"
 
 
 async def test_a_host_connected_anew_is_another_connection() -> None:
