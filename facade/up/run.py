@@ -38,7 +38,11 @@ def up(
     raise_limit()
     settings = load(config_file, environ)
     configure(settings.log.level, settings.log.format, sys.stderr)
-    return asyncio.run(_up(StateFolder(state.absolute()), names, settings, SystemClock()))
+    gc.disable()  # until it serves: hardly anything that is made by then is garbage
+    try:
+        return asyncio.run(_up(StateFolder(state.absolute()), names, settings, SystemClock()))
+    finally:
+        gc.enable()
 
 
 async def _up(state: StateFolder, names: Sequence[str], settings: Settings, clock: Clock) -> int:
@@ -51,6 +55,7 @@ async def _up(state: StateFolder, names: Sequence[str], settings: Settings, cloc
         )
         gc.collect()
         gc.freeze()  # what was made at start stays: the collector need not look at it again
+        gc.enable()
         await running.server.wait()
     return 0
 
