@@ -31,6 +31,11 @@ async def alone(
         control_wing(settings, pki=pki, offline=offline, metrics=metrics, clock=clock) as control,
         serving_wing(settings, control=control.port, metrics=metrics, clock=clock) as serving,
     ):
+
+        async def drain() -> None:
+            """What the device port does not drain by itself."""
+            serving.drain()
+
         health = Health((*serving.checks, *control.checks))
         reload = Reloading(settings, serving.contexts.reload)
         metrics.watch_readiness(
@@ -44,10 +49,6 @@ async def alone(
             metrics_app=metrics_app(metrics, health),
             health=health,
             reload=reload,
-            drain=_nothing_else,
+            drain=drain,
             first_api_key=lambda: first_key(control),
         )
-
-
-async def _nothing_else() -> None:
-    """The device port drains with the other ports."""

@@ -38,7 +38,7 @@ class Node:
     Arguments:
         device: None where workers serve devices.
         device_url: theirs; None where this process does.
-        drain: ends the workers, their pulls first.
+        drain: ends what the ports do not end by themselves: workers, their pulls first.
     """
 
     device: DeviceSide | None

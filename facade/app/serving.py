@@ -60,6 +60,7 @@ class ServingWing:
         layer: puts our TLS between the socket and aiohttp's protocol.
         cache: what the control wing may ask.
         contexts: TLS material, reloadable.
+        drain: ends idle connections that aiohttp, which ends its own, knows nothing of.
         checks: for readiness.
     """
 
@@ -67,6 +68,7 @@ class ServingWing:
     layer: Callable[[Callable[[], asyncio.Protocol]], TlsProtocolFactory]
     cache: CachePort
     contexts: TlsContexts
+    drain: Callable[[], None]
     checks: tuple[tuple[str, Check], ...]
 
 
@@ -196,6 +198,7 @@ async def serving_wing(
             layer=_layer(settings, app, contexts, metrics, clock),
             cache=cache,
             contexts=contexts,
+            drain=app.close,
             checks=(
                 ("metadata", lambda: metadata_check(refresher.status())),
                 ("server certificate", lambda: certificate_check(contexts, clock.time())),

@@ -106,6 +106,7 @@ async def _serve(order: Order, reports: int) -> None:
             health.drain()
             # Before the listener closes: its parent holds the socket too, and would let devices queue.
             withdraw(sock)
+            wing.drain()
 
         port = Port(
             "device",

@@ -90,12 +90,17 @@ class Live:
         self.tokens.accounts[USER] = Account(password)
         self.tokens.revoke_all()
 
+    @property
+    def context(self) -> ssl.SSLContext:
+        """The device's."""
+        context = ssl.create_default_context(cafile=self.certificates / "ca.crt")
+        context.load_cert_chain(self.certificates / "client.cert", self.certificates / "client.key")
+        return context
+
     @contextlib.asynccontextmanager
     async def connected(self) -> AsyncIterator[aiohttp.ClientSession]:
         """A session of the device's own, which keeps its connection."""
-        context = ssl.create_default_context(cafile=self.certificates / "ca.crt")
-        context.load_cert_chain(self.certificates / "client.cert", self.certificates / "client.key")
-        connector = aiohttp.TCPConnector(ssl=context)
+        connector = aiohttp.TCPConnector(ssl=self.context)
         async with aiohttp.ClientSession(
             f"https://{self.facade.device}", connector=connector
         ) as session:

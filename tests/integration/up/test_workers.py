@@ -282,8 +282,20 @@ async def test_hangup_reloads_all_of_them(it: Live) -> None:
     assert len(workers_of(it.facade.pid)) == WORKERS
 
 
+async def kept_after_a_manifest(it: Live) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection over which nothing but a manifest was asked for, in always the same words."""
+    host, port = it.facade.device.rsplit(":", 1)
+    reader, writer = await asyncio.open_connection(host, int(port), ssl=it.context)
+    writer.write(f"GET {blob(it, 'v1', manifest=True)} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+    image = it.images["v1"]
+    await reader.readexactly(len(image.manifests[image.index][1]))
+    return reader, writer
+
+
 async def test_the_drain_lets_a_running_pull_finish_and_takes_no_new_connection(it: Live) -> None:
     path = blob(it, "v3")
+    idle = [await kept_after_a_manifest(it) for _ in range(CONNECTIONS)]
     it.registry.script("*/blobs/*", trickle(5_000, 0.2))  # 4 s
     running = asyncio.create_task(it.get(path))
     digest = path.rpartition("/")[2]
@@ -291,6 +303,10 @@ async def test_the_drain_lets_a_running_pull_finish_and_takes_no_new_connection(
     pids = workers_of(it.facade.pid)
     stopping = asyncio.create_task(it.facade.stop())
     await it.facade.logged("draining")
+    async with asyncio.timeout(SLACK_SECONDS):
+        for reader, writer in idle:  # nothing new is to begin on one of them
+            assert await reader.read() == b""
+            writer.close()
     host, port = it.facade.device.rsplit(":", 1)
 
     async def refused() -> None:
