@@ -149,7 +149,10 @@ async def test_a_new_connection_needs_no_http_server(bench: Bench) -> None:
     assert (head[""], body) == ("HTTP/1.1 200 OK", DATA)
 
 
-@pytest.mark.parametrize(("version", "header"), [("1.1", "Connection: close"), ("1.0", "X: y")])
+@pytest.mark.parametrize(
+    ("version", "header"),
+    [("1.1", "Connection: close"), ("1.0", "X: y"), ("2.0", "Connection: close")],
+)
 async def test_who_wants_no_further_answer_is_closed(
     bench: Bench, version: str, header: str
 ) -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from email.utils import formatdate
 from typing import cast
 
-from aiohttp import HttpVersion11, hdrs, web
+from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
 
 from facade.clock import Clock
 from facade.errors import FacadeError
@@ -265,6 +265,8 @@ def is_one_head(data: bytes) -> bool:
 def _status_line(http: web.BaseRequest) -> str:
     """With the connection's header, where the version does not say it (RFC 9112, 9.3)."""
     version = f"HTTP/{http.version.major}.{http.version.minor} 200 OK\r\n"
-    if http.keep_alive is (http.version >= HttpVersion11):
-        return version
-    return f"{version}Connection: {'keep-alive' if http.keep_alive else 'close'}\r\n"
+    if http.version == HttpVersion11 and not http.keep_alive:
+        return f"{version}Connection: close\r\n"
+    if http.version == HttpVersion10 and http.keep_alive:
+        return f"{version}Connection: keep-alive\r\n"
+    return version
