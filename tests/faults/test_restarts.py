@@ -56,6 +56,9 @@ async def begun(it: Stricken, goods: Goods) -> Path:
         assert answer.status == 200
         await answer.content.readexactly(4 * PIECE)
     [partial] = (it.facade.state / "cache" / "ingest").glob("*.partial")
+    async with asyncio.timeout(30):
+        while partial.stat().st_size < 4 * PIECE:  # noqa: ASYNC110 - readers have it sooner
+            await asyncio.sleep(0.02)
     return partial
 
 
