@@ -130,15 +130,8 @@ class BlobBody:
         Raises Upstream (UPSTREAM_UNREACHABLE) when the transfer breaks off or stalls.
         """
         self._watcher = asyncio.create_task(self._watch())
-        read = self._response.content.readany
         try:
-            while True:
-                self._waiting = True
-                chunk = await read()
-                self._waiting = False
-                if not chunk:
-                    return
-                self._took(len(chunk))
+            while chunk := await self._more():
                 yield chunk
         except (aiohttp.ClientError, OSError) as error:
             raise self._broken(error) from error
@@ -163,13 +156,7 @@ class BlobBody:
 
     async def _pour(self, basin: Basin) -> None:
         content, length = self._response.content, self._response.content_length
-        while True:
-            self._waiting = True
-            chunk = await content.readany()
-            self._waiting = False
-            if not chunk:
-                return
-            self._took(len(chunk))
+        while chunk := await self._more():
             await put(chunk, basin)
             while chunk := content.read_nowait():
                 self._took(len(chunk))
@@ -182,6 +169,17 @@ class BlobBody:
                 if self._inflow is not None:
                     await self._inflow.run()
                     return
+
+    async def _more(self) -> bytes:
+        """What comes next; nothing at the end. Raises ClientError, OSError."""
+        self._waiting = True
+        try:
+            chunk = await self._response.content.readany()
+        except RuntimeError as error:  # what aiohttp says of a connection that is gone already
+            raise ConnectionResetError(str(error)) from error
+        self._waiting = False
+        self._took(len(chunk))
+        return chunk
 
     def _took(self, count: int) -> None:
         self.received += count
