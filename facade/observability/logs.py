@@ -1,8 +1,9 @@
 """Structured logs on one stream: JSON for machines, columns for a terminal.
 
 Guarantees: every line, third-party ones included, passes `redaction.redact`; tracebacks never show
-local variables; a JSON line is one write that no other process's mixes with (`lines`); within `request_context` every line carries the request id. Changes the
-process-wide logging set-up, so only a start command calls `configure`.
+local variables; a JSON line is one write that no other process's mixes with (`lines`); a line
+that cannot be written fails nobody (`unfailing`); within `request_context` every line carries the request
+id. Changes the process-wide logging set-up, so only a start command calls `configure`.
 """
 
 import json
@@ -12,7 +13,7 @@ import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TextIO
+from typing import TextIO, cast
 
 import structlog
 from structlog.typing import EventDict, Processor
@@ -20,6 +21,7 @@ from structlog.typing import EventDict, Processor
 from facade.observability.lines import fitted
 from facade.observability.peer_faults import PeerFaults
 from facade.observability.redaction import redact
+from facade.observability.unfailing import Unfailing
 
 _REQUEST_ID_BYTES = 8
 _IDS_AT_ONCE = 256
@@ -34,6 +36,7 @@ def configure(level: str, style: str, stream: TextIO) -> None:
         style: "json", "console", or "auto" (console when `stream` is a terminal).
         stream: where lines go; stdout belongs to results.
     """
+    stream = cast("TextIO", Unfailing(stream))
     console = style == "console" or (style == "auto" and stream.isatty())
     number = logging.getLevelNamesMapping()[level.upper()]
     before: list[Processor] = [

@@ -118,3 +118,15 @@ async def test_ctrl_c_ends_it_quietly(tmp_path: Path) -> None:
     async with facade_up(tmp_path / "state") as it:
         assert await it.interrupt() == 0
         assert "Traceback" not in it.log
+
+
+async def test_whoever_read_the_log_is_gone(tmp_path: Path) -> None:
+    """It serves, reloads and ends as before; only its log is lost."""
+    unread = ("bash", "-c", 'exec "$@" 2> >(exec true)', "bash")
+    async with facade_up(tmp_path / "state", prefix=unread) as it:
+        await it.must("fleet", "list")
+        os.kill(it.pid, signal.SIGHUP)
+        status, _ = await asyncio.to_thread(_get, f"{it.metrics}/readyz")
+        assert status == 200
+        async with asyncio.timeout(60):
+            assert await it.stop() == 0
