@@ -17,7 +17,6 @@ from pathlib import Path
 import pytest
 
 from facade.oci.digest import Digest
-from facade.serving.blobs.sharing import MAX_FOLLOW_SECONDS
 from tests.support.blobs import MEBI, make_content
 from tests.support.misbehaviour import Misbehaviour, trickle
 from tests.support.raw_http import Content, Reply, Seen
@@ -170,8 +169,6 @@ async def test_all_are_killed_and_what_was_fetched_is_neither_lost_nor_trusted(
                 continue
             # What a power loss spoiled is found out; then they ask again.
             assert "other bytes" not in str(results)
-            # Who follows only looks a few times a second whether that was begun anew.
-            await asyncio.sleep(2 * MAX_FOLLOW_SECONDS)
             for worker in workers.workers:
                 worker.pull(digest)
             assert [json.loads(await each.line()) for each in workers.workers] == [

@@ -16,6 +16,7 @@ from facade.serving.blobs.cache import BlobCache
 from facade.serving.blobs.limits import TransferLimits
 from facade.serving.blobs.local import LocalStore
 from facade.serving.blobs.observer import NullObserver
+from facade.serving.blobs.opened import LocalReader
 from facade.serving.blobs.port import BlobKey, BlobStore, BlobStream
 from facade.serving.blobs.possession import PossessionIndex
 from facade.upstream.connection import Connection
@@ -146,3 +147,50 @@ async def open_cache(
             await cache.close()
             await index.close()
             local.close()
+
+
+@asynccontextmanager
+async def writer(root: Path) -> AsyncIterator[LocalStore]:
+    """A bare store, for tests that write by hand."""
+    with make_executor() as executor:
+        store = LocalStore.at(root, executor)
+        yield store
+        store.close()
+
+
+class Reading:
+    """A stream that is read in the background, as far as it goes."""
+
+    def __init__(self, stream: BlobStream, start: int = 0, stop: int | None = None) -> None:
+        self.got = bytearray()
+        self.task = asyncio.create_task(self._read(stream, start, stop))
+
+    async def _read(self, stream: BlobStream, start: int, stop: int | None) -> None:
+        try:
+            async for view in stream.chunks(start, stop):
+                self.got += view
+        finally:
+            await stream.aclose()
+
+    async def until(self, count: int) -> None:
+        async with asyncio.timeout(10):
+            while len(self.got) < count:  # noqa: ASYNC110 - real files
+                await asyncio.sleep(0.001)
+
+
+class LateStore:
+    """A `BlobStore` that finds nothing the first time: just before another published it."""
+
+    def __init__(self, inner: LocalStore) -> None:
+        self._inner = inner
+        self._asked = False
+        self.ingest = inner.ingest
+        self.quarantine = inner.quarantine
+        self.remove = inner.remove
+        self.objects = inner.objects
+
+    async def open(self, digest: Digest) -> LocalReader | None:
+        if self._asked:
+            return await self._inner.open(digest)
+        self._asked = True
+        return None

@@ -104,15 +104,15 @@ class Claim:
                 return claimed
 
     async def _own(self, ingest: Ingest) -> Claimed:
+        self._holder.reads_from(ingest)  # and closes it, whatever happens
         if ingest.superseded and not ingest.have and self._stored is not None:
             reader = await self._stored()
             if reader is not None:
                 # Another process published it after we had looked for it.
-                await ingest.close(keep=False)
                 self._holder.place("hit")
                 self._holder.reads_from(_StoredBytes(reader))
+                await ingest.close(keep=False)
                 return Claimed(complete=True)
-        self._holder.reads_from(ingest)
         return Claimed(ingest=ingest)
 
     async def _follow(self, busy: Busy) -> Claimed | None:

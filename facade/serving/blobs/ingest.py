@@ -109,7 +109,7 @@ class LocalIngest:
             return
         former = self._fd
         try:
-            self._fd = replace_partial(self._path)
+            self._fd = replace_partial(self._path, former)
             try:
                 os.ftruncate(former, 0)  # only now: who finds it void looks for a new one
             finally:

@@ -10,6 +10,7 @@ disk. The folder is small: it is read anew each time.
 import contextlib
 import fcntl
 import os
+import stat
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,10 @@ from facade.errors import Unavailable
 from facade.reasons import Reason
 from facade.serving.blobs.layout import PARTIAL, declared_size
 from facade.serving.blobs.port import Busy
+
+REPLACED_MODE = 0o700
+"""The mark of a replaced partial: unlike an extended attribute, every file system has it, and unlike names
+it stays true whatever becomes of the new one. Partials are made with 0o600."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -154,10 +159,12 @@ def lock_partial(path: Path) -> int:
         os.close(fd)  # published or removed between open and lock: its name is another file's now
 
 
-def replace_partial(path: Path) -> int:
-    """Put an empty, locked file where `path`, locked by the caller, is; nobody finds the name
-    free meanwhile. Returns its descriptor. Blocks. Raises OSError.
+def replace_partial(path: Path, former: int) -> int:
+    """Put an empty, locked file where `path`, open and locked by the caller as `former`, is; nobody
+    finds the name free meanwhile. Returns its descriptor. Blocks. Raises OSError.
     """
+    # First of all: whenever this process dies from here on, who has it open is told the right thing.
+    os.fchmod(former, REPLACED_MODE)
     draft = path.with_name(f"{path.name}.{os.getpid()}.new")
     fd = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
@@ -167,6 +174,11 @@ def replace_partial(path: Path) -> int:
         os.close(fd)
         raise
     return fd
+
+
+def is_replaced(status: os.stat_result) -> bool:
+    """Whether `replace_partial` put another in the place of the file with that status, or was about to."""
+    return bool(status.st_mode & stat.S_IXUSR)
 
 
 def try_lock(fd: int, kind: int) -> bool:

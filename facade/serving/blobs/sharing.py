@@ -4,11 +4,12 @@ Guarantees: what a `Tail` gives out is what it found in the file, and "complete"
 content was verified. Does not fetch: who is left with the rest goes on by itself (`claim`).
 """
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Coroutine
 from typing import Literal, Protocol
 
 from facade.clock import Clock
-from facade.errors import Upstream
+from facade.errors import Integrity, Upstream
 from facade.serving.blobs.port import BlobKey, Feed, Ingest
 
 FOLLOW_SECONDS = 0.02
@@ -35,6 +36,10 @@ silent      it holds on to the file and brings nothing
 """
 
 
+class Gone(Integrity):
+    """Bytes that a `Tail` had are there no more: begun anew, or given up. Which, is known in a moment."""
+
+
 class Kept(Protocol):
     """Bytes that can be read while they come (`port.Ingest`, `Tail`).
 
@@ -55,11 +60,15 @@ class Kept(Protocol):
 
 
 class Tail(Kept, Protocol):
-    """What another process writes.
+    """What another process writes. Until it is over, `read` raises Gone for bytes that were taken back.
 
     Attributes:
         refusal: after "refused".
+        cut: set by `read` when it raises Gone: it is worth looking at once.
     """
+
+    @property
+    def cut(self) -> asyncio.Event: ...
 
     @property
     def refusal(self) -> Upstream | None: ...
@@ -92,6 +101,7 @@ async def read_along(tail: Tail, clock: Clock, grew: Callable[[], None]) -> Endi
     """Follow to the end; `grew` is called whenever more can be read. Returns how it ended."""
     grown = clock.monotonic()
     while True:
+        tail.cut.clear()
         before = tail.have
         ending = await tail.advance()
         if tail.have != before:
@@ -101,6 +111,17 @@ async def read_along(tail: Tail, clock: Clock, grew: Callable[[], None]) -> Endi
             quiet = clock.monotonic() - grown
             if quiet >= SILENT_SECONDS:
                 return "silent"
-            await clock.sleep(min(max(FOLLOW_SECONDS, quiet / _FOLLOW_SHARE), MAX_FOLLOW_SECONDS))
+            pause = min(max(FOLLOW_SECONDS, quiet / _FOLLOW_SHARE), MAX_FOLLOW_SECONDS)
+            await _first(clock.sleep(pause), tail.cut.wait())
         if ending is not None:
             return ending
+
+
+async def _first(*waits: Coroutine[None, None, object]) -> None:
+    """Return with the first of them, and end the others."""
+    tasks = [asyncio.create_task(each) for each in waits]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()

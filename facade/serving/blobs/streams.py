@@ -12,6 +12,7 @@ from facade.errors import FacadeError, Integrity, Unavailable
 from facade.reasons import Reason
 from facade.serving.blobs.batch import Batch
 from facade.serving.blobs.port import BLOCK_BYTES, BlobReader, Outcome
+from facade.serving.blobs.sharing import Gone
 from facade.serving.blobs.transfer import Transfer
 
 Spoiled = Callable[[Integrity], Awaitable[None]]
@@ -166,6 +167,9 @@ class TransferStream:
         count = min(limit - self.position, BLOCK_BYTES - self.position % BLOCK_BYTES)
         try:
             count = await self._transfer.read(buffer[:count], self.position)
+        except Gone:
+            await self._transfer.changed.wait()  # it sees now how that ended
+            return None
         except (Integrity, Unavailable):
             if self._is_void():
                 return None

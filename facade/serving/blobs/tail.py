@@ -5,9 +5,11 @@ was sent can be held against what was verified: the published tags, or a hash of
 is free tells that the writer is done, and then the file's names tell how it ended. Never writes.
 
 How a writer tells: bytes that were wrong are cut off the file before it loses its name or its lock; a
-restart is another file under the same name.
+restart is another file under the same name, and the former one is marked (`partials.is_replaced`). Until
+the follower has looked, what is asked for in a file that was cut is `Gone`.
 """
 
+import asyncio
 import fcntl
 import os
 from functools import partial
@@ -17,10 +19,10 @@ from facade.errors import Integrity, Upstream
 from facade.serving.blobs.diskread import FileReader, read_fully
 from facade.serving.blobs.ingest import LocalIngest, Place, resume
 from facade.serving.blobs.kept import PIECE_BYTES, KeptBytes
-from facade.serving.blobs.partials import is_named, try_lock, unavailable
+from facade.serving.blobs.partials import is_named, is_replaced, try_lock, unavailable
 from facade.serving.blobs.port import BlobKey, Feed
 from facade.serving.blobs.refused import noted
-from facade.serving.blobs.sharing import Ending
+from facade.serving.blobs.sharing import Ending, Gone
 from facade.serving.blobs.tags import BlockTags, TagWriter, read_sidecar
 from facade.serving.blobs.threads import run_to_end
 
@@ -39,6 +41,9 @@ class LocalTail:
         self._place = place
         self._path = place.layout.partial(key, size)
         self.refusal: Upstream | None = None
+        self.cut = asyncio.Event()
+        self._over = False
+        """Whether nobody looks at it any more."""
         self._kept = KeptBytes(FileReader(fd, place.mode), TagWriter(place.key, key.digest))
 
     @property
@@ -46,7 +51,13 @@ class LocalTail:
         return self._kept.have
 
     async def read(self, into: memoryview, offset: int) -> int:
-        return await self._kept.read(into, offset)
+        try:
+            count = await self._kept.read(into, offset)
+        except Integrity:
+            self._check_cut()
+            raise
+        self._check_cut()  # what is still in memory is as void
+        return count
 
     async def advance(self) -> Ending | None:
         # Neither call waits for the disk; a thread is worth its cost only when something happened.
@@ -54,7 +65,9 @@ class LocalTail:
             if not try_lock(self._fd, fcntl.LOCK_SH):
                 return None
             fcntl.flock(self._fd, fcntl.LOCK_UN)
-        return await run_to_end(self._place.mode.executor, self._advance)
+        ending = await run_to_end(self._place.mode.executor, self._advance)
+        self._over = ending is not None
+        return ending
 
     async def take_over(self, feed: Feed) -> LocalIngest:
         job = partial(resume, self._key, self._size, feed, self._place, os.dup(self._fd))
@@ -68,14 +81,22 @@ class LocalTail:
             raise
 
     async def replay(self, feed: Feed) -> None:
+        self._over = True
         await run_to_end(self._place.mode.executor, partial(self._replay, feed))
 
     async def close(self, *, keep: bool, refusal: Upstream | None = None) -> None:
-        self._kept.file.close()
+        self.abandon()
 
     def abandon(self) -> None:
         """Close at once."""
+        self._over = True
         self._kept.file.close()
+
+    def _check_cut(self) -> None:
+        """Raise Gone when the writer took back what it had written, and it is yet to be seen why."""
+        if not self._over and os.fstat(self._fd).st_size < self.have:
+            self.cut.set()
+            raise Gone("What another process wrote a moment ago is gone.")
 
     def _advance(self) -> Ending | None:
         try:
@@ -103,16 +124,21 @@ class LocalTail:
 
     def _judge(self) -> Ending | None:
         """How it ended; nobody writes it now."""
-        found = os.fstat(self._fd).st_size
+        status = os.fstat(self._fd)
+        found = status.st_size
         if found > self._size:  # no writer of ours does that: what was read of it is worth nothing
             return "void"
+        named = is_named(self._fd, self._path)
         if found < self.have:
-            return "restarted" if self._path.exists() else "void"
+            # A name that it still has: the writer died before it was done with it.
+            return "restarted" if is_replaced(status) or named else "void"
         if self.have < min(found, self._size):
             return None  # it grew before the lock came free
         if is_named(self._fd, self._place.layout.blob(self._key.digest)):
             return self._compare()
-        if not is_named(self._fd, self._path):
+        if not named:
+            if is_replaced(status):
+                return "restarted"
             self.refusal = None if self.have else noted(self._fd)
             return "given up" if self.refusal is None else "refused"
         if try_lock(self._fd, fcntl.LOCK_EX) and is_named(self._fd, self._path):

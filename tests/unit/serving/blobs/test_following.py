@@ -7,7 +7,6 @@ import asyncio
 import os
 import resource
 from collections.abc import AsyncIterator
-from concurrent.futures import Executor
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import cast
@@ -16,11 +15,8 @@ import pytest
 
 from facade.clock import SystemClock
 from facade.errors import Integrity, Unavailable
-from facade.oci.digest import Digest
 from facade.serving.blobs.limits import TransferLimits
-from facade.serving.blobs.local import LocalStore
-from facade.serving.blobs.opened import LocalReader
-from facade.serving.blobs.port import BLOCK_BYTES, BlobStream
+from facade.serving.blobs.port import BLOCK_BYTES
 from facade.serving.blobs.sharing import MAX_FOLLOW_SECONDS, SILENT_SECONDS, Tail, read_along
 from tests.support.blob_source import Answer, ScriptedSource
 from tests.support.blobs import (
@@ -28,15 +24,17 @@ from tests.support.blobs import (
     MEBI,
     REPOSITORY,
     Bench,
+    LateStore,
+    Reading,
     get,
     idle,
     key_of,
     make_content,
-    make_executor,
     open_cache,
     read_all,
+    writer,
 )
-from tests.support.clock import FakeClock
+from tests.support.clock import FakeClock, settle
 
 CONTENT = make_content(3 * MEBI + 17)
 KEY = key_of(CONTENT)
@@ -54,35 +52,6 @@ async def two_caches(
         open_cache(root, clock=SystemClock(), limits=limits) as other,
     ):
         yield one, other
-
-
-@asynccontextmanager
-async def writer(root: Path) -> AsyncIterator[LocalStore]:
-    """A bare store, for tests that write by hand."""
-    with make_executor() as executor:
-        store = LocalStore.at(root, executor)
-        yield store
-        store.close()
-
-
-class Reading:
-    """A stream that is read in the background, as far as it goes."""
-
-    def __init__(self, stream: BlobStream, start: int = 0, stop: int | None = None) -> None:
-        self.got = bytearray()
-        self.task = asyncio.create_task(self._read(stream, start, stop))
-
-    async def _read(self, stream: BlobStream, start: int, stop: int | None) -> None:
-        try:
-            async for view in stream.chunks(start, stop):
-                self.got += view
-        finally:
-            await stream.aclose()
-
-    async def until(self, count: int) -> None:
-        async with asyncio.timeout(10):
-            while len(self.got) < count:  # noqa: ASYNC110 - real files
-                await asyncio.sleep(0.001)
 
 
 async def test_the_other_reads_along_and_fetches_nothing(tmp_path: Path) -> None:
@@ -294,6 +263,7 @@ async def test_who_brings_nothing_is_looked_at_less_and_less_often(tmp_path: Pat
 
     class Mute:
         have = came = looks = 0
+        cut = asyncio.Event()
 
         async def advance(self) -> None:
             self.looks += 1
@@ -312,6 +282,11 @@ async def test_who_brings_nothing_is_looked_at_less_and_less_often(tmp_path: Pat
     seen = mute.looks
     await clock.run_for(0.2)
     assert mute.looks - seen >= 5, "and soon again"
+    await clock.run_for(10.0)
+    seen = mute.looks
+    mute.cut.set()
+    await settle()
+    assert mute.looks == seen + 1, "at once, and once only"
     reading.cancel()
     await asyncio.gather(reading, return_exceptions=True)
 
@@ -379,13 +354,13 @@ async def test_what_another_published_since_we_looked_is_not_fetched(tmp_path: P
     async with open_cache(tmp_path, clock=SystemClock()) as one:
         await read_all(await get(one, source, CONTENT))
         await idle(one)
-    with make_executor() as executor:
-        late = LateStore(tmp_path, executor)
-        async with open_cache(tmp_path, clock=SystemClock(), store=late) as other:
-            assert await read_all(await get(other, NONE, CONTENT)) == CONTENT
-            assert NONE.opened == []
-            assert list((tmp_path / "ingest").iterdir()) == []
-        late.inner.close()
+    async with (
+        writer(tmp_path) as store,
+        open_cache(tmp_path, clock=SystemClock(), store=LateStore(store)) as other,
+    ):
+        assert await read_all(await get(other, NONE, CONTENT)) == CONTENT
+        assert NONE.opened == []
+        assert list((tmp_path / "ingest").iterdir()) == []
 
 
 async def test_a_wrong_size_in_another_process_spoils_nothing(tmp_path: Path) -> None:
@@ -416,24 +391,6 @@ async def test_followers_that_leave_disturb_nobody(tmp_path: Path) -> None:
         gate.set()
         await first.task
         assert first.got == CONTENT
-
-
-class LateStore:
-    """A `BlobStore` that finds nothing the first time: just before another published it."""
-
-    def __init__(self, root: Path, executor: Executor) -> None:
-        self.inner = LocalStore.at(root, executor)
-        self._asked = False
-        self.ingest = self.inner.ingest
-        self.quarantine = self.inner.quarantine
-        self.remove = self.inner.remove
-        self.objects = self.inner.objects
-
-    async def open(self, digest: Digest) -> LocalReader | None:
-        if self._asked:
-            return await self.inner.open(digest)
-        self._asked = True
-        return None
 
 
 def flip(path: Path, offset: int) -> None:
