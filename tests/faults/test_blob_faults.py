@@ -227,18 +227,19 @@ async def test_a_file_put_into_the_cache_by_hand_is_not_served_unhashed(tmp_path
 
 async def test_bytes_changed_on_disk_while_they_come_reach_no_reader(tmp_path: Path) -> None:
     gate = asyncio.Event()
-    source = ScriptedSource(CONTENT, Answer(gates={3 * MEBI: gate}))
+    content = make_content(7 * MEBI)  # its first blocks are in memory no more when they change
+    source = ScriptedSource(content, Answer(gates={6 * MEBI: gate}))
     async with open_cache(tmp_path) as bench:
-        stream = await get(bench, source, CONTENT)
+        stream = await get(bench, source, content)
         other = aiter(stream.chunks())
         count = 0
-        while count < 3 * MEBI:
+        while count < 6 * MEBI:
             count += len(await anext(other))
         (partial,) = (tmp_path / "ingest").iterdir()
         flip(partial, BLOCK_BYTES + 5)
-        late = await get(bench, source, CONTENT)
+        late = await get(bench, source, content)
         reading = aiter(late.chunks())
-        assert bytes(await anext(reading)) == CONTENT[:BLOCK_BYTES]
+        assert bytes(await anext(reading)) == content[:BLOCK_BYTES]
         with pytest.raises(Integrity):
             await anext(reading)
         await late.aclose()

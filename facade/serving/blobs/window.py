@@ -7,8 +7,9 @@ at its start.
 from collections import deque
 
 from facade.serving.blobs.batch import BATCH_BYTES
+from facade.serving.blobs.port import BLOCK_BYTES
 
-MIN_KEEP_BYTES = BATCH_BYTES // 2
+MIN_KEEP_BYTES = BLOCK_BYTES
 
 
 class Window:
