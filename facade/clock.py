@@ -39,6 +39,22 @@ class SystemClock:
         await asyncio.sleep(max(0.0, seconds))
 
 
+def next_beat(clock: Clock, seconds: float) -> float:
+    """The next whole multiple of `seconds` on the monotonic clock."""
+    now = clock.monotonic()
+    return now - now % seconds + seconds
+
+
+async def on_the_beat(clock: Clock, seconds: float) -> None:
+    """Return at the next whole multiple of `seconds`: after as long at most.
+
+    For whatever looks at something again and again. A processor that wakes from idling finds its caches
+    cold, which costs more than the look; so all who look wake together, in all processes of a machine,
+    which share that clock.
+    """
+    await clock.sleep(next_beat(clock, seconds) - clock.monotonic())
+
+
 def utc(clock: Clock) -> datetime:
     """The clock's wall time as an aware datetime in UTC."""
     return datetime.fromtimestamp(clock.time(), UTC)

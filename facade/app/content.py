@@ -120,6 +120,7 @@ async def open_content(
         clock=clock,
         executor=executor,
         duty=duty.take,
+        traces=lambda: _traces(folder),
     )
     store.limit(bounds.max_bytes, keeper.grown)
     blobs = BlobCache(
@@ -162,6 +163,18 @@ def _note(content: Content, folder: Path, refuses: str | None) -> None:
     elif refuses is None and content.refuses is not None:
         log.info("cache_writable", path=str(folder))
     content.refuses = refuses
+
+
+def _traces(folder: Path) -> list[int]:
+    """Others when a process has begun a partial since, or written into the index."""
+    found = []
+    for path in (folder / "ingest", folder / "index.db-wal"):
+        try:
+            status = path.stat()
+        except OSError:  # not there yet
+            continue
+        found += [status.st_mtime_ns, status.st_size]
+    return found
 
 
 def _free(folder: Path) -> int:

@@ -75,12 +75,14 @@ class ControlWing:
 
     Arguments:
         port: what the serving wing may ask.
+        on_change: given what to call whenever the port's snapshot may have changed.
         operator_app: makes the operator port's application, which asks the serving wing.
         first_api_key: makes a key with every permission.
         checks: for readiness.
     """
 
     port: ControlPort
+    on_change: Callable[[Callable[[], None]], None]
     traces: Traces
     operator_app: Callable[[CachePort], web.Application]
     api_keys: ApiKeys
@@ -265,8 +267,12 @@ async def control_wing(
                 services, listen_host=listen_host, hosts=settings.operator.allowed_hosts
             )
 
+        def on_change(tell: Callable[[], None]) -> None:
+            store.on_change = deny_list.on_change = tell
+
         yield ControlWing(
             port=port,
+            on_change=on_change,
             traces=traces,
             operator_app=application,
             api_keys=api_keys,

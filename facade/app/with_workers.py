@@ -75,7 +75,12 @@ async def with_workers(
         folders = await asyncio.to_thread(_prepare, settings, ground, user)
         await stack.enter_async_context(
             served(
-                control_app(control.port, clock=clock, middlewares=control.traces.link_middlewares),
+                control_app(
+                    control.port,
+                    clock=clock,
+                    on_change=control.on_change,
+                    middlewares=control.traces.link_middlewares,
+                ),
                 spots.control,
                 allowed={os.geteuid() if user is None else user.uid},
                 owner=None if user is None else user.uid,

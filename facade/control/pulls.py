@@ -1,14 +1,25 @@
 """What devices pulled and what did not match: kept for operators to look up.
 
 Guarantees: bounded: beyond `keep` rows the oldest go. Rows are written in batches by `control.port`,
-never on the path of a pull; what was dropped on the way is counted there.
+together with what else it writes, never on the path of a pull; what was dropped on the way is counted there.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Table, delete, func, insert, select
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Delete,
+    Row,
+    Table,
+    bindparam,
+    delete,
+    func,
+    insert,
+    select,
+)
 
 from facade.control.database.engine import Database
 from facade.control.database.paging import older
@@ -19,6 +30,16 @@ from facade.wings import IntegrityFailed, Pulled
 
 KEEP_PULLS = 1_000_000
 KEEP_FAILURES = 10_000
+
+
+def _trim(table: Table) -> Delete:
+    newest = select(func.max(table.c.id)).scalar_subquery()
+    return delete(table).where(table.c.id <= newest - bindparam("keep"))
+
+
+_ADD_PULLS, _TRIM_PULLS = insert(pulls), _trim(pulls)
+_ADD_FAILURES, _TRIM_FAILURES = insert(integrity_failures), _trim(integrity_failures)
+"""Made once: making them costs more than running them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +69,23 @@ class PullRecords:
         self._database = database
         self._keep = keep
 
-    async def add(self, events: Sequence[Pulled], failures: Sequence[IntegrityFailed]) -> None:
-        """Write a batch. Raises Unavailable."""
-        async with self._database.write() as connection:
+    async def add(
+        self,
+        events: Sequence[Pulled],
+        failures: Sequence[IntegrityFailed],
+        *,
+        also: Callable[[Connection], None] = lambda _: None,
+    ) -> None:
+        """Write a batch. Raises Unavailable, and has written nothing then.
+
+        Arguments:
+            also: writes what else is to be written, in the same transaction.
+        """
+
+        def write(connection: Connection) -> None:
             if events:
-                await connection.execute(insert(pulls), [_row(event) for event in events])
-                await connection.execute(_trim(pulls, self._keep))
+                connection.execute(_ADD_PULLS, [_row(event) for event in events])
+                connection.execute(_TRIM_PULLS, {"keep": self._keep})
             if failures:
                 rows = [
                     {
@@ -65,8 +97,11 @@ class PullRecords:
                     }
                     for failure in failures
                 ]
-                await connection.execute(insert(integrity_failures), rows)
-                await connection.execute(_trim(integrity_failures, KEEP_FAILURES))
+                connection.execute(_ADD_FAILURES, rows)
+                connection.execute(_TRIM_FAILURES, {"keep": KEEP_FAILURES})
+            also(connection)
+
+        await self._database.write_at_once(write)
 
     async def list(
         self,
@@ -119,11 +154,6 @@ class PullRecords:
             IntegrityFailed(row.at, row.host, row.repository, row.digest, row.detail)
             for row in rows
         )
-
-
-def _trim(table: Table, keep: int) -> Any:
-    newest = select(func.max(table.c.id)).scalar_subquery()
-    return delete(table).where(table.c.id <= newest - keep)
 
 
 def _row(event: Pulled) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """`ControlPort` served on a Unix socket, for the workers of this process.
 
-Guarantees: a feed begins with the current snapshot; a new one follows within `POLL_SECONDS`, and a beat
-every `BEAT_SECONDS` says that the last one still holds. A batch of reports that is sent again, since its
+Guarantees: a feed begins with the current snapshot; a new one follows as soon as a change is told (within
+`BEAT_SECONDS` when nobody tells), and a beat every `BEAT_SECONDS` says that the last one still holds. A batch of reports that is sent again, since its
 answer was lost, counts once (while this process lives). No secret leaves but in an answer to
 `/authorization`. Who may connect is decided at the socket (`unix`).
 """
@@ -9,14 +9,14 @@ answer was lost, counts once (while this process lives). No secret leaves but in
 import asyncio
 import secrets
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 
 import structlog
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
-from facade.clock import Clock
+from facade.clock import Clock, on_the_beat
 from facade.link.answers import Intake, answering
 from facade.link.calls import OCTETS
 from facade.link.codec import (
@@ -32,8 +32,6 @@ from facade.wings import ControlPort, ControlSnapshot
 
 log = structlog.get_logger(__name__)
 
-POLL_SECONDS = 0.2
-"""How late a change is noticed; looking is an attribute read."""
 BEAT_SECONDS = 1.0
 MAX_SENDERS = 1024
 """Workers whose last batch is remembered: the living ones, and some that were replaced."""
@@ -43,12 +41,14 @@ def control_app(
     port: ControlPort,
     *,
     clock: Clock,
+    on_change: Callable[[Callable[[], None]], None] = lambda _: None,
     middlewares: Sequence[Middleware] = (),
     intake: Intake | None = None,
 ) -> web.Application:
     """The application that `control_client.SocketControlPort` speaks to.
 
     Arguments:
+        on_change: given what to call whenever `port.snapshot()` may have changed.
         middlewares: around each request, for traces.
         intake: for all requests together; None = `answers.MAX_INTAKE_BYTES`.
     """
@@ -59,7 +59,9 @@ def control_app(
     app.router.add_post("/authorization", answering(side.authorization, intake))
     app.router.add_post("/closure-manifest", answering(side.closure_manifest, intake))
     app.router.add_post("/report", answering(side.report, intake))
+    app.cleanup_ctx.append(side.beating)
     app.on_shutdown.append(side.end)
+    on_change(side.tell)
     return app
 
 
@@ -70,12 +72,31 @@ class _ControlSide:
         self._epoch = secrets.token_hex(8)
         self._encoded: tuple[ControlSnapshot, bytes] | None = None
         self._encoding = asyncio.Lock()
+        self._news = asyncio.Event()
         self._ending = False
         self._numbers: OrderedDict[str, int] = OrderedDict()
+
+    def tell(self) -> None:
+        """Have all feeds send what is current."""
+        self._news.set()
+        self._news = asyncio.Event()
+
+    async def beating(self, app: web.Application) -> AsyncIterator[None]:
+        """Have them do so every `BEAT_SECONDS` while the application runs."""
+        beat = asyncio.create_task(self._beat(), name="control beat")
+        yield
+        beat.cancel()
+        await asyncio.gather(beat, return_exceptions=True)
+
+    async def _beat(self) -> None:
+        while True:
+            await on_the_beat(self._clock, BEAT_SECONDS)
+            self.tell()
 
     async def end(self, app: web.Application) -> None:
         """Let the feeds end."""
         self._ending = True
+        self.tell()
 
     async def feed(self, request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
@@ -88,9 +109,8 @@ class _ControlSide:
 
     async def _feed(self, response: web.StreamResponse) -> None:
         held: Position | None = None
-        said = -BEAT_SECONDS
         while not self._ending:
-            now = self._clock.monotonic()
+            news = self._news  # before the look: what changes while it is sent is sent next
             snapshot = self._port.snapshot()
             position = self._position(snapshot)
             if position != held:
@@ -100,11 +120,10 @@ class _ControlSide:
                     # Without it the workers' deny list grows old, which readiness tells.
                     log.error("snapshot_not_sent", error=str(error))
                     break
-                held, said = position, now
-            elif now - said >= BEAT_SECONDS:
+                held = position
+            else:
                 await response.write(frame_out(Frame(position)))
-                said = now
-            await self._clock.sleep(POLL_SECONDS)
+            await news.wait()
 
     def _position(self, snapshot: ControlSnapshot) -> Position:
         return Position(self._epoch, snapshot.generation)

@@ -14,7 +14,7 @@ from typing import Protocol
 
 import structlog
 
-from facade.clock import Clock
+from facade.clock import Clock, on_the_beat
 from facade.errors import FacadeError
 from facade.link.calls import Away, Caller
 from facade.link.events_codec import event_out
@@ -28,6 +28,8 @@ MAX_BATCH = 500
 MAX_BATCH_BYTES = 512 * 1024
 MAX_EVENT_BYTES = 32 * 1024
 FLUSH_SECONDS = 0.5
+"""How long a report waits at most for company: all workers send theirs on the beat, so that the control side
+writes them together."""
 SEND_SECONDS = 15.0
 MAX_PAUSE_SECONDS = 5.0
 LAST_SECONDS = 2.0
@@ -48,6 +50,7 @@ class Reporter:
         self._clock = clock
         self._observer = observer
         self._events: deque[Event] = deque()
+        self._reported = asyncio.Event()
         self._sender = secrets.token_hex(8)
         self._number = 0
         self._batch: list[bytes] = []
@@ -58,17 +61,21 @@ class Reporter:
             self._observer.report_dropped()
         else:
             self._events.append(event)
+            self._reported.set()
 
     async def run(self) -> None:
         """Until cancelled."""
         pause = FLUSH_SECONDS
         while True:
-            await self._clock.sleep(pause)
+            await self._reported.wait()  # so that a worker that nobody asks does nothing
+            await on_the_beat(self._clock, pause)
+            self._reported.clear()
             try:
                 await self._flush()
                 pause = FLUSH_SECONDS
-            except Away:
-                pause = min(2 * pause, MAX_PAUSE_SECONDS)  # the follower has said it
+            except Away:  # the follower has said it
+                self._reported.set()
+                pause = min(2 * pause, MAX_PAUSE_SECONDS)
             except Exception:
                 # A defect of ours with one batch must not end the reports of all later pulls.
                 log.exception("reports_dropped", count=len(self._batch))

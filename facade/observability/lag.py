@@ -5,7 +5,7 @@ Guarantees: one observation per interval; costs one timer. Does not say who bloc
 
 from typing import Protocol
 
-from facade.clock import Clock
+from facade.clock import Clock, next_beat
 
 INTERVAL_SECONDS = 0.5
 
@@ -21,6 +21,6 @@ class LagObserver(Protocol):
 async def measure_lag(clock: Clock, observer: LagObserver) -> None:
     """Measure until cancelled; run it as a task of its own."""
     while True:
-        before = clock.monotonic()
-        await clock.sleep(INTERVAL_SECONDS)
-        observer.loop_lag(max(0.0, clock.monotonic() - before - INTERVAL_SECONDS))
+        due = next_beat(clock, INTERVAL_SECONDS)
+        await clock.sleep(due - clock.monotonic())
+        observer.loop_lag(max(0.0, clock.monotonic() - due))

@@ -15,7 +15,7 @@ from typing import Protocol
 
 import structlog
 
-from facade.clock import Clock
+from facade.clock import Clock, on_the_beat
 from facade.errors import FacadeError
 from facade.workers.process import WorkerProcess
 from facade.workers.slot import Phase, Slot, Why
@@ -92,7 +92,8 @@ class StuckWatch:
             if self._late(began):
                 continue
             self._judge(found)
-            await self._clock.sleep(INTERVAL_SECONDS - (self._clock.monotonic() - began))
+            if self._clock.monotonic() - began < INTERVAL_SECONDS:
+                await on_the_beat(self._clock, INTERVAL_SECONDS)
             self._late(began)
 
     def _late(self, began: float) -> bool:

@@ -4,10 +4,14 @@ Guarantees: no field holds a secret in the clear; `sealed` does not show in a re
 holds host, username and provider and nothing else (product row 4).
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Self
 
 from facade.oci.host import RegistryHost
 from facade.upstream.connection import Connection
+from facade.wings import ConnectionUsed
+
+MAX_ERROR_CHARS = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,3 +55,9 @@ class StoredConnection:
     def listed(self) -> Listed:
         """What a listing shows."""
         return Listed(self.connection.host, self.username, self.connection.provider)
+
+    def after(self, use: ConnectionUsed) -> Self:
+        """What is kept once it was used."""
+        if use.error is None:
+            return replace(self, last_ok=use.at, last_error=None, last_error_at=None)
+        return replace(self, last_error=use.error[:MAX_ERROR_CHARS], last_error_at=use.at)

@@ -72,3 +72,8 @@ def settings_from_json(document: dict[str, Any]) -> ConnectionSettings:
         auth_hosts=tuple(document.get("auth_hosts", ())),
         proxy=document.get("proxy"),
     )
+
+
+def use_to_row(stored: StoredConnection) -> dict[str, Any]:
+    """The columns that say how its use went."""
+    return {name: getattr(stored, name) for name in ("last_ok", "last_error", "last_error_at")}

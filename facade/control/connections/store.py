@@ -10,15 +10,17 @@ sees a change: one process owns the store.
 import asyncio
 import json
 import secrets as random
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
+from sqlalchemy import Connection as Transaction
 from sqlalchemy import delete, insert, select, update
 
 from facade.clock import Clock
 from facade.control.connections.model import StoredConnection
-from facade.control.connections.rows import from_row, settings_to_json, to_row
+from facade.control.connections.rows import from_row, settings_to_json, to_row, use_to_row
 from facade.control.connections.sealing import Sealer
 from facade.control.credentials.model import Prepared, StoredSecrets
 from facade.control.database.engine import Database
@@ -32,7 +34,6 @@ from facade.wings import ConnectionUsed
 
 SEALED_FIELD = "secrets"
 """The name that a connection's sealed value is bound to, besides its id."""
-MAX_ERROR_CHARS = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,8 @@ class ConnectionStore:
         self._sealer = sealer
         self._clock = clock
         self._forget = [forget] if forget else []
+        self.on_change: Callable[[], None] = lambda: None
+        """Called when the snapshot is another one."""
         self._stored: Mapping[RegistryHost, StoredConnection] = {}
         self._ids: Mapping[str, RegistryHost] = {}
         self._snapshot = ConnectionSnapshot()
@@ -199,26 +202,31 @@ class ConnectionStore:
         return stored
 
     async def used(self, uses: Iterable[ConnectionUsed]) -> None:
-        """Note when connections worked or failed, in the order of time."""
+        """Note when connections worked or failed, in the order of time. Raises Unavailable."""
+        async with self.noting(uses) as note:
+            await self._database.write_at_once(note)
+
+    @asynccontextmanager
+    async def noting(
+        self, uses: Iterable[ConnectionUsed]
+    ) -> AsyncIterator[Callable[[Transaction], None]]:
+        """Within: what writes, in the caller's transaction, when connections worked or failed.
+
+        When the block raises, which it does when its transaction failed, nothing was noted.
+        """
         ordered = sorted(uses, key=lambda use: use.at)
         async with self._lock:
             changed: dict[RegistryHost, StoredConnection] = {}
             for use in ordered:
                 if (host := self._ids.get(use.connection_id)) is not None:
-                    changed[host] = _with_use(changed.get(host, self._stored[host]), use)
-            if not changed:
-                return
-            async with self._database.write() as transaction:
+                    changed[host] = changed.get(host, self._stored[host]).after(use)
+
+            def note(transaction: Transaction) -> None:
                 for stored in changed.values():
-                    await transaction.execute(
-                        update(table)
-                        .where(table.c.id == stored.connection.id)
-                        .values(
-                            last_ok=stored.last_ok,
-                            last_error=stored.last_error,
-                            last_error_at=stored.last_error_at,
-                        )
-                    )
+                    this = table.c.id == stored.connection.id
+                    transaction.execute(update(table).where(this).values(use_to_row(stored)))
+
+            yield note
             self._stored = MappingProxyType({**self._stored, **changed})
 
     async def reseal(self, sealer: Sealer) -> int:
@@ -264,6 +272,7 @@ class ConnectionStore:
                 {host: value.connection for host, value in self._stored.items()}
             ),
         )
+        self.on_change()
 
     def _forgotten(self, connection_id: str) -> None:
         for forget in self._forget:
@@ -285,9 +294,3 @@ def _bound(connection: Connection) -> tuple[str, ...]:
         connection.provider,
         json.dumps(sent, ensure_ascii=True),
     )
-
-
-def _with_use(stored: StoredConnection, use: ConnectionUsed) -> StoredConnection:
-    if use.error is None:
-        return replace(stored, last_ok=use.at, last_error=None, last_error_at=None)
-    return replace(stored, last_error=use.error[:MAX_ERROR_CHARS], last_error_at=use.at)

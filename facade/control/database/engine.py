@@ -1,4 +1,4 @@
-"""The async engine, and the only two ways to use it: `read()` and `write()`.
+"""The database, and the only three ways to use it: `read()`, `write()` and `write_at_once()`.
 
 Guarantees: a write transaction takes SQLite's write lock at its first statement (BEGIN IMMEDIATE), so
 what it reads cannot change before what it writes; both end by commit or rollback whatever
@@ -7,14 +7,16 @@ leave here as `Conflict` or `Unavailable`, and never with a statement's paramete
 Does not guarantee order between two transactions, or that a commit survives a lying disk.
 """
 
+import asyncio
 import os
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, event
+from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import (
     ArgumentError,
@@ -44,11 +46,15 @@ class Database:
     """
 
     def __init__(self, url: str) -> None:
-        self._engine = _create_engine(url)
+        self._engine, own = _create_engines(url)
         self._writer = self._engine.execution_options(**{_WRITE: True})
+        self._own_writer = own.execution_options(**{_WRITE: True})
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="database-writes")
 
     async def close(self) -> None:
         """Close all connections."""
+        await asyncio.to_thread(self._thread.shutdown)
+        self._own_writer.dispose()
         await self._engine.dispose()
 
     async def erase_leftovers(self) -> None:
@@ -86,6 +92,21 @@ class Database:
         async with _errors(), self._writer.begin() as connection:
             yield connection
 
+    async def write_at_once(self, work: Callable[[Connection], None]) -> None:
+        """Have `work` done in a transaction as of `write`; it must need nothing but the connection.
+
+        For what is written again and again: all its statements take one way to a thread, on a connection
+        that stays open. With `write` each of them takes its own, which costs more than the statement.
+        Cancelling the caller does not end it. Raises as `write` does, and what `work` raises.
+        """
+        async with _errors():
+            loop = asyncio.get_running_loop()
+            await loop.run_in_executor(self._thread, self._transact, work)
+
+    def _transact(self, work: Callable[[Connection], None]) -> None:
+        with self._own_writer.begin() as connection:
+            work(connection)
+
 
 @asynccontextmanager
 async def _errors() -> AsyncIterator[None]:
@@ -113,7 +134,8 @@ def _cause(error: SQLAlchemyError) -> str:
     return type(error).__name__
 
 
-def _create_engine(url: str) -> AsyncEngine:
+def _create_engines(url: str) -> tuple[AsyncEngine, Engine]:
+    """On the same database: one whose statements are awaited, and one whose statements block."""
     try:
         parsed = make_url(url)
     except ArgumentError as error:
@@ -124,9 +146,11 @@ def _create_engine(url: str) -> AsyncEngine:
         _create_private(Path(parsed.database))
     # hide_parameters: an error's text would otherwise quote the values being written.
     engine = create_async_engine(parsed, hide_parameters=True)
-    event.listen(engine.sync_engine, "connect", _on_connect)
-    event.listen(engine.sync_engine, "begin", _on_begin)
-    return engine
+    blocking = create_engine(parsed.set(drivername="sqlite"), hide_parameters=True)
+    for each in (engine.sync_engine, blocking):
+        event.listen(each, "connect", _on_connect)
+        event.listen(each, "begin", _on_begin)
+    return engine, blocking
 
 
 def _create_private(path: Path) -> None:

@@ -92,6 +92,8 @@ class DenyList:
         self._lock = asyncio.Lock()  # commits and their snapshots come in the same order
         self.generation = 0
         """Counts up with every change."""
+        self.on_change: Callable[[], None] = lambda: None
+        """Called after it."""
 
     async def load(self) -> None:
         """Read everything. Raises Unavailable."""
@@ -228,6 +230,7 @@ class DenyList:
             self._certificates,
         )
         self.generation += 1
+        self.on_change()
 
 
 def _take_out(held: dict[tuple[str, str], _By], written: Mapping[tuple[str, str], _By]) -> None:

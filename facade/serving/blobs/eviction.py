@@ -112,11 +112,14 @@ class Evictor:
         self._wanted = wanted
         self._partials = partials
 
-    async def evict_if_full(self) -> tuple[int, int]:
-        """Evict when above the high watermark: (objects, bytes) removed. Raises Unavailable."""
+    async def evict_if_full(self) -> tuple[int, int] | None:
+        """Evict when above the high watermark: (objects, bytes) removed, None when below.
+
+        Raises Unavailable.
+        """
         _, held = await self._order.totals()
         full = held + await self._partials() > self._bounds.start
-        return await self.evict() if full else (0, 0)
+        return await self.evict() if full else None
 
     async def evict(self) -> tuple[int, int]:
         """Evict down to the low watermark: (objects, bytes) removed. Raises Unavailable."""

@@ -13,7 +13,7 @@ from typing import Protocol
 
 import structlog
 
-from facade.clock import Clock
+from facade.clock import Clock, on_the_beat
 from facade.errors import Unavailable
 from facade.serving.blobs.eviction import Bounds, Evictor, UseOrder
 from facade.serving.blobs.scrub import IDLE_BYTES_PER_SECOND, Scrubber
@@ -26,7 +26,7 @@ FLUSH_SECONDS = 10.0
 DUTY_SECONDS = 5.0
 """How often a process looks whether it is its turn to keep the store."""
 LOOK_SECONDS = 1.0
-"""How often the keeper looks whether others filled the store."""
+"""How often the keeper looks whether others filled the store, or tries again where there was no room."""
 REST_SECONDS = 0.2
 """How long it rests after a look: an image's layers come in dozens a second, and share one. What comes in
 meanwhile is little beside the room above the high watermark, and never passes the store's bound."""
@@ -53,6 +53,8 @@ class StoreKeeper:
     Arguments:
         in_flight: how many transfers are under way.
         duty: takes up the keeping, if no other process does (`duty.Duty.take`); called in a thread.
+        traces: a value that is another one whenever a process may have put something into the store;
+            asked on the loop, so it does not wait for a disk.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class StoreKeeper:
         clock: Clock,
         executor: Executor,
         duty: Callable[[], bool] = lambda: True,
+        traces: Callable[[], object] = object,
     ) -> None:
         self._evictor = evictor
         self._scrubber = scrubber
@@ -77,6 +80,9 @@ class StoreKeeper:
         self._clock = clock
         self._executor = executor
         self._duty = duty
+        self._traces = traces
+        self._seen: object = None
+        """The traces of what was found to fit."""
         self._grown = asyncio.Event()
 
     def grown(self) -> None:
@@ -86,12 +92,14 @@ class StoreKeeper:
     async def run(self) -> None:
         """Work until cancelled."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._again(FLUSH_SECONDS, self._order.flush))
+            group.create_task(self._again(self._beat(FLUSH_SECONDS), self._order.flush))
             await self._wait_for_duty()
             await self._know_all()
             group.create_task(self._keep_size())
-            group.create_task(self._again(LOOK_SECONDS, self._look))
-            group.create_task(self._again(SCRUB_PAUSE_SECONDS, self._tidy))
+            group.create_task(self._again(self._beat(LOOK_SECONDS), self._look))
+            group.create_task(
+                self._again(partial(self._clock.sleep, SCRUB_PAUSE_SECONDS), self._tidy)
+            )
 
     async def status(self) -> CacheStatus:
         """What the store holds. Raises Unavailable."""
@@ -134,14 +142,17 @@ class StoreKeeper:
             log.warning("index_rebuilt", objects=count)
 
     async def _look(self) -> None:
-        self.grown()
+        if self._traces() != self._seen:
+            self.grown()
 
     async def _keep_size(self) -> None:
         while True:
             await self._grown.wait()
             self._grown.clear()
+            traces, self._seen = self._traces(), None
             try:
-                await self._evictor.evict_if_full()
+                if await self._evictor.evict_if_full() is None:
+                    self._seen = traces
             except (Unavailable, OSError) as error:
                 log.warning("eviction_failed", error=str(error))
             await self._clock.sleep(REST_SECONDS)
@@ -151,9 +162,14 @@ class StoreKeeper:
         await run_to_end(self._executor, partial(self._attic.sweep_partials, limit))
         await self._scrubber.scrub(IDLE_BYTES_PER_SECOND)
 
-    async def _again(self, pause: float, work: Callable[[], Awaitable[object]]) -> None:
+    def _beat(self, seconds: float) -> Callable[[], Awaitable[None]]:
+        return partial(on_the_beat, self._clock, seconds)
+
+    async def _again(
+        self, pause: Callable[[], Awaitable[None]], work: Callable[[], Awaitable[object]]
+    ) -> None:
         while True:
-            await self._clock.sleep(pause)
+            await pause()
             try:
                 await work()
             except (Unavailable, OSError) as error:

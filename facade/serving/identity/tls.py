@@ -14,7 +14,7 @@ from pathlib import Path
 import structlog
 from cryptography import x509
 
-from facade.clock import Clock
+from facade.clock import Clock, on_the_beat
 from facade.device import Device
 from facade.errors import FacadeError, Invalid
 from facade.serving.identity.certificate import (
@@ -139,7 +139,7 @@ class TlsContexts:
         changes once more (a certificate and its key are rarely written in one moment).
         """
         while True:
-            await clock.sleep(seconds)
+            await on_the_beat(clock, seconds)
             if _stamp(self._files.paths) == self._stamp:
                 continue
             try:

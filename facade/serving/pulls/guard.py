@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from facade.clock import Clock
+from facade.clock import Clock, on_the_beat
 from facade.device import Device
 from facade.errors import Denied, FacadeError, Integrity
 from facade.oci.request import PullRequest
@@ -100,7 +100,7 @@ class StreamGuard:
         """Judge in rounds until cancelled."""
         try:
             while True:
-                await self._clock.sleep(INTERVAL_SECONDS)
+                await on_the_beat(self._clock, INTERVAL_SECONDS)
                 self.round()
         finally:
             for task in self._judgements:

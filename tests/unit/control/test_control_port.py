@@ -1,15 +1,21 @@
 """The in-process control port: a cheap snapshot, reports that never block."""
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Connection
 
 from facade.control.catalog.manifests import ClosureManifests
-from facade.control.connections.sealing import KeyRing, Sealer
 from facade.control.connections.store import ConnectionStore
-from facade.control.port import FLUSH_SECONDS, MAX_PAUSE_SECONDS, InProcessControlPort
+from facade.control.port import (
+    FIRST_PAUSE_SECONDS,
+    GATHER_SECONDS,
+    InProcessControlPort,
+)
 from facade.control.pulls import PullRecords
 from facade.errors import NotFound, Unavailable
 from facade.oci.digest import Digest
@@ -122,9 +128,11 @@ async def test_reports_are_written_in_the_background(parts: Parts) -> None:
     await settle()
     assert (await parts.pulls.list())[1] == 0
     await parts.clock.wait_for_sleepers()
-    parts.clock.advance(1)
-    await settle()
-    await parts.clock.wait_for_sleepers()
+    parts.clock.advance(GATHER_SECONDS)
+    async with asyncio.timeout(5):
+        while not (await parts.pulls.list())[1]:  # noqa: ASYNC110 - real time, for real threads
+            await asyncio.sleep(0.001)
+    await parts.port.close()
     assert (await parts.pulls.list())[1] == 1
     assert len(await parts.pulls.failures()) == 1
     assert parts.store.get(HOST).last_error == "refused"
@@ -158,32 +166,24 @@ class LockedPulls(PullRecords):
 
     tries = 2
 
-    async def add(self, events: Sequence[Pulled], failures: Sequence[IntegrityFailed]) -> None:
+    async def add(
+        self,
+        events: Sequence[Pulled],
+        failures: Sequence[IntegrityFailed],
+        *,
+        also: Callable[[Connection], None] = lambda _: None,
+    ) -> None:
         if self.tries:
             self.tries -= 1
             raise Unavailable("database is locked")
-        await super().add(events, failures)
-
-
-class LockedConnections(ConnectionStore):
-    """The same."""
-
-    tries = 2
-
-    async def used(self, uses: Iterable[ConnectionUsed]) -> None:
-        if self.tries:
-            self.tries -= 1
-            raise Unavailable("database is locked")
-        await super().used(uses)
+        await super().add(events, failures, also=also)
 
 
 async def test_while_the_database_is_locked_reports_wait_and_none_is_written_twice(
     tmp_path: Path,
 ) -> None:
     clock, dropped = FakeClock(), Dropped()
-    async with fresh_database(tmp_path) as database:
-        store = LockedConnections(database, Sealer(KeyRing.generate(), "connections"), clock)
-        await store.load()
+    async with fresh_store(tmp_path, clock) as store, fresh_database(tmp_path) as database:
         connection = await connect(store)
         pulls = LockedPulls(database)
         port = InProcessControlPort(
@@ -199,18 +199,55 @@ async def test_while_the_database_is_locked_reports_wait_and_none_is_written_twi
         port.start()
         port.report(_pulled(1.0))
         port.report(ConnectionUsed(connection.id, 1.5, "refused"))
-        for _ in range(4):  # each pause is longer than the one before
+        for seconds in (GATHER_SECONDS, FIRST_PAUSE_SECONDS):
             await clock.wait_for_sleepers()
             port.report(_pulled(2.0 + clock.monotonic()))
-            await clock.run_for(MAX_PAUSE_SECONDS)
+            await clock.run_for(seconds)
         await clock.wait_for_sleepers()
+        assert clock.slept[-1] == 2 * FIRST_PAUSE_SECONDS, (
+            "each pause is longer than the one before"
+        )
+        port.report(_pulled(2.0 + clock.monotonic()))
         await port.close()
         rows, _ = await pulls.list()
         times = [row.pull.at for row in rows]
         assert times == sorted(set(times), reverse=True)
-        assert len(times) == 5
+        assert len(times) == 4
         assert store.get(HOST).last_error == "refused"
     assert dropped.count == 0
+
+
+async def test_a_batch_of_which_one_row_cannot_be_written_is_not_written_at_all(
+    parts: Parts, tmp_path: Path
+) -> None:
+    """So that none of it is written twice when it is tried again."""
+    connection = await connect(parts.store)
+    parts.port.start()
+    parts.port.report(_pulled(1.0))
+    parts.port.report(ConnectionUsed(connection.id, 1.5, "refused"))
+    other = sqlite3.connect(tmp_path / "facade.db", isolation_level=None)
+    other.execute(
+        "CREATE TRIGGER no BEFORE UPDATE ON connections BEGIN INSERT INTO nowhere VALUES (1); END"
+    )
+    for seconds in (GATHER_SECONDS, FIRST_PAUSE_SECONDS):  # it fails in both
+        await parts.clock.wait_for_sleepers()
+        parts.clock.advance(seconds)
+        await settle()
+    await parts.clock.wait_for_sleepers()
+    assert (await parts.pulls.list())[1] == 0
+    assert parts.store.get(HOST).last_error is None
+    other.execute("DROP TRIGGER no")
+    other.close()
+    await parts.port.close()
+    assert (await parts.pulls.list())[1] == 1
+    assert parts.store.get(HOST).last_error == "refused"
+    assert parts.dropped.count == 0
+
+
+async def test_with_nothing_to_write_nothing_wakes(parts: Parts) -> None:
+    parts.port.start()
+    await settle()
+    assert parts.clock.sleepers == 0
 
 
 class FailsOnce(PullRecords):
@@ -218,11 +255,17 @@ class FailsOnce(PullRecords):
 
     failed = False
 
-    async def add(self, events: Sequence[Pulled], failures: Sequence[IntegrityFailed]) -> None:
+    async def add(
+        self,
+        events: Sequence[Pulled],
+        failures: Sequence[IntegrityFailed],
+        *,
+        also: Callable[[Connection], None] = lambda _: None,
+    ) -> None:
         if not self.failed:
             self.failed = True
             raise RuntimeError("a defect")
-        await super().add(events, failures)
+        await super().add(events, failures, also=also)
 
 
 async def test_a_defect_costs_one_batch_and_not_all_later_reports(tmp_path: Path) -> None:
@@ -241,9 +284,9 @@ async def test_a_defect_costs_one_batch_and_not_all_later_reports(tmp_path: Path
         )
         port.start()
         port.report(_pulled(1.0))
-        await clock.run_for(FLUSH_SECONDS)
+        await clock.wait_for_sleepers()
+        await clock.run_for(GATHER_SECONDS)
         port.report(_pulled(2.0))
-        await clock.run_for(FLUSH_SECONDS)
         await port.close()
         rows, _total = await pulls.list()
     assert dropped.count == 1

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from facade.clock import SystemClock
 from facade.link.calls import Caller
-from facade.link.reporter import MAX_EVENT_BYTES, MAX_EVENTS, Reporter
+from facade.link.reporter import FLUSH_SECONDS, MAX_EVENT_BYTES, MAX_EVENTS, Reporter
 from facade.reasons import Reason
 from facade.wings import ControlSnapshot, Event, IntegrityFailed
+from tests.support.clock import FakeClock, settle
 from tests.support.ports import Dropped, control_linked, control_served
 from tests.support.unix_tap import Tap, tapped
 
@@ -97,4 +98,21 @@ async def test_more_than_fits_is_dropped_and_counted(tmp_path: Path) -> None:
     assert dropped.count == 5
     await reporter.finish()
     assert dropped.count == MAX_EVENTS + 5, "nobody was there to take them"
+    await caller.close()
+
+
+async def test_with_nothing_to_report_nothing_wakes(tmp_path: Path) -> None:
+    clock = FakeClock()
+    caller = Caller(tmp_path / "nobody.sock", "Nobody", Reason.INTERNAL)
+    reporter = Reporter(caller, clock, Dropped())
+    task = asyncio.create_task(reporter.run())
+    await settle()
+    assert clock.sleepers == 0
+    reporter.report(_event(1.0))
+    await settle()
+    assert clock.sleepers == 1
+    await clock.run_for(FLUSH_SECONDS)
+    assert clock.sleepers == 1, "nobody was there to take it: it tries again by itself"
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
     await caller.close()

@@ -90,6 +90,21 @@ async def test_new_credentials_count_the_revision_up_and_are_forgotten_elsewhere
     assert forgotten == [connection.id] * 2
 
 
+async def test_every_change_of_the_snapshot_is_told_and_it_is_there_by_then(
+    database: Database,
+) -> None:
+    store = await _loaded(database)
+    told: list[int] = []
+    store.on_change = lambda: told.append(store.snapshot().generation)
+    connection = await connect(store)
+    await store.change(HOST, settings=ConnectionSettings(insecure=True))
+    await store.used([ConnectionUsed(connection.id, at=1.0)])
+    await store.remove(HOST)
+    first = told[0]
+    assert told == [first, first + 1, first + 2]
+    assert store.snapshot().generation == first + 2
+
+
 async def test_changing_settings_keeps_the_secret(database: Database) -> None:
     store = await _loaded(database)
     connection = await connect(store, secret=CANARY)

@@ -62,12 +62,15 @@ async def test_it_counts_at_once_and_the_operator_is_told(
     deny_list: DenyList, database: Database, tmp_path: Path, table: str
 ) -> None:
     """Whichever step fails: writing it, or reading what is there then."""
+    told: list[bool] = []
+    deny_list.on_change = lambda: told.append(KIOSK in deny_list.revocations().devices)
     with without(tmp_path, table):
         generation = deny_list.generation
         with pytest.raises(
             Unavailable, match="is refused from now on, but that is not written down"
         ):
             await deny_list.revoke_device(KIOSK, 50.0, "ann")
+        assert told == [True]
         assert deny_list.revocations().devices == {KIOSK: float("inf")}
         assert deny_list.generation > generation
         assert deny_list.unwritten == 1

@@ -74,7 +74,9 @@ class Upkeep:
             digests.append(key.digest)
         return digests
 
-    def keeper_with(self, duty: Callable[[], bool]) -> StoreKeeper:
+    def keeper_with(
+        self, duty: Callable[[], bool] = lambda: True, traces: Callable[[], object] = object
+    ) -> StoreKeeper:
         """Another process's keeper of the same store."""
         return StoreKeeper(
             evictor=self.evictor,
@@ -86,6 +88,7 @@ class Upkeep:
             clock=self.clock,
             executor=self.executor,
             duty=duty,
+            traces=traces,
         )
 
     def kept(self) -> set[Digest]:
@@ -144,7 +147,7 @@ async def upkeep(tmp_path: Path, executor: ThreadPoolExecutor) -> AsyncIterator[
 
 async def test_within_bounds_nothing_goes(upkeep: Upkeep) -> None:
     digests = await upkeep.add(8)
-    assert await upkeep.evictor.evict_if_full() == (0, 0)
+    assert await upkeep.evictor.evict_if_full() is None
     assert upkeep.kept() == set(digests)
     assert upkeep.observer.count("evicted") == 0
 
@@ -164,7 +167,7 @@ async def test_above_the_high_mark_the_longest_unused_go_down_to_the_low_one(
 async def test_objects_make_room_for_what_is_under_way(upkeep: Upkeep) -> None:
     digests = await upkeep.add(5)
     upkeep.partials.append(3 * SIZE)
-    assert await upkeep.evictor.evict_if_full() == (0, 0)
+    assert await upkeep.evictor.evict_if_full() is None
     upkeep.partials.append(1)
     assert await upkeep.evictor.evict_if_full() == (4, 4 * SIZE)
     assert upkeep.kept() == {digests[4]}
@@ -276,6 +279,52 @@ async def test_after_a_look_the_keeper_rests_and_then_looks_for_all_that_came_me
     await upkeep.clock.run_for(REST_SECONDS)
     async with asyncio.timeout(5):
         while len(upkeep.kept()) == 5:  # noqa: ASYNC110 - real time, for real threads
+            await asyncio.sleep(0.001)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_it_looks_again_when_another_process_left_traces_or_there_was_no_room(
+    upkeep: Upkeep,
+) -> None:
+    looks, traces = [0], [0]
+    ask = upkeep.evictor._partials
+
+    async def counted() -> int:
+        looks[0] += 1
+        return await ask()
+
+    upkeep.evictor._partials = counted
+
+    async def looked(count: int) -> None:
+        async with asyncio.timeout(5):
+            while looks[0] < count:
+                await upkeep.clock.run_for(LOOK_SECONDS)
+                await asyncio.sleep(0.001)
+        for _ in range(5):
+            await upkeep.clock.run_for(LOOK_SECONDS)
+            await asyncio.sleep(0.005)
+
+    digests = await upkeep.add(8)
+    task = asyncio.create_task(upkeep.keeper_with(traces=lambda: traces[0]).run())
+    await looked(1)
+    assert looks[0] == 1, "it fitted, and nothing came since"
+    traces[0] += 1
+    await looked(2)
+    assert looks[0] == 2
+    upkeep.partials[0] = SIZE
+    readers = [await upkeep.store.open(digest) for digest in digests]  # none can be evicted
+    traces[0] += 1
+    await looked(5)
+    assert looks[0] > 5, "it tries as long as there is no room"
+    assert upkeep.kept() == set(digests)
+    for reader in readers:
+        assert reader is not None
+        reader.close()
+    async with asyncio.timeout(5):
+        while len(upkeep.kept()) == len(digests):
+            await upkeep.clock.run_for(LOOK_SECONDS)
             await asyncio.sleep(0.001)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
