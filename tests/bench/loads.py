@@ -18,8 +18,8 @@ from tests.bench.stand import MIB, REPOSITORY, Participant, Stand
 
 GB = 1e9
 
-CACHED = ("nginx", "registry")
-UNCACHED = ("nginx-proxy", "registry-proxy")
+CACHED = ("nginx", "registry", "floor")
+UNCACHED = ("nginx-proxy", "registry-proxy", "floor")
 GROWN_TARGETS = 9_999
 """Beside the one that is asked for: the most that one fleet may have."""
 GROWN_BLOBS = 1_000_000

@@ -1,4 +1,4 @@
-"""The peers: Debian's nginx and docker-registry, set up as one would for the same job.
+"""The peers: Debian's nginx and docker-registry, set up as one would for the same job; and the floor.
 
 Guarantees: TLS 1.3 and client certificates are demanded by all; nginx has one worker, sendfile, and
 no access log; docker-registry logs errors only. What they do not do stays undone: nginx's cache
@@ -8,6 +8,7 @@ does not hash, docker-registry's cached reads are not checked, nobody asks who m
 import asyncio
 import contextlib
 import json
+import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,6 +156,38 @@ async def registry_over_tls(
         yield Registry(pid, f"https://127.0.0.1:{port}", storage)
 
 
+@dataclass(frozen=True, slots=True)
+class Floor:
+    """The running loop that only moves bytes: `tests.bench.floor`."""
+
+    pid: int
+    origin: str
+    kept: Path
+
+
+@contextlib.asynccontextmanager
+async def floor(folder: Path, material: Material, *, upstream: str) -> AsyncIterator[Floor]:
+    """Run it.
+
+    Arguments:
+        upstream: `http://HOST:PORT`.
+    """
+    _make(folder)
+    port = upstream.rpartition(":")[2]
+    files = material.certificate, material.key, material.device_ca
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tests.bench.floor", folder, port, *files),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    try:
+        assert process.stdout is not None
+        async with asyncio.timeout(_START_SECONDS):
+            said = await process.stdout.readline()
+        yield Floor(process.pid, f"https://127.0.0.1:{int(said)}", folder)
+    finally:
+        await _stop(process)
+
+
 @contextlib.asynccontextmanager
 async def _running(folder: Path, port: int, *command: str) -> AsyncIterator[int]:
     """Run a server until the context ends; its PID once it listens on `port`."""
@@ -164,14 +197,19 @@ async def _running(folder: Path, port: int, *command: str) -> AsyncIterator[int]
         await _listening(port, process, folder / "log")
         yield process.pid
     finally:
-        if process.returncode is None:
-            process.terminate()
-            try:
-                async with asyncio.timeout(_STOP_SECONDS):
-                    await process.wait()
-            except TimeoutError:
-                process.kill()
-                await process.wait()
+        await _stop(process)
+
+
+async def _stop(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is not None:
+        return
+    process.terminate()
+    try:
+        async with asyncio.timeout(_STOP_SECONDS):
+            await process.wait()
+    except TimeoutError:
+        process.kill()
+        await process.wait()
 
 
 async def _listening(port: int, process: asyncio.subprocess.Process, log: Path) -> None:
@@ -187,8 +225,12 @@ async def _listening(port: int, process: asyncio.subprocess.Process, log: Path) 
     raise RuntimeError(f"A peer did not start: see its log.\n{_tail(log)}")
 
 
-def _write(folder: Path, name: str, text: str) -> Path:
+def _make(folder: Path) -> None:
     folder.mkdir(parents=True)
+
+
+def _write(folder: Path, name: str, text: str) -> Path:
+    _make(folder)
     path = folder / name
     path.write_text(text)
     return path

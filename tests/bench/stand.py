@@ -26,7 +26,7 @@ from facade.oci.digest import Digest
 from facade.oci.manifest import OCI_INDEX, OCI_MANIFEST
 from facade.oci.reference import Repository
 from facade.target import SignedTarget
-from tests.bench.peers import Material, nginx, registry_over_tls
+from tests.bench.peers import Material, floor, nginx, registry_over_tls
 from tests.support.daemons import Containerd, containerd
 from tests.support.docker_registry import DockerRegistry, docker_registry
 from tests.support.facade_process import FacadeProcess, facade_up
@@ -77,7 +77,7 @@ class Stand:
     """Everything that a load needs.
 
     Arguments:
-        participants: by name: facade, nginx, nginx-proxy, registry, registry-proxy.
+        participants: by name: facade, nginx, nginx-proxy, registry, registry-proxy, floor.
         two: another facade, with two workers.
         containerd: None where we may not run one.
         upstream: where the caches fetch from, over plain http.
@@ -194,6 +194,9 @@ async def stand(
             mirror = await stack.enter_async_context(
                 registry_over_tls(folder / "mirror", material, proxied=upstream.url)
             )
+            bare = await stack.enter_async_context(
+                floor(folder / "floor", material, upstream=upstream.url)
+            )
         direct = f"/v2/{REPOSITORY}"
         through = f"/v2/{upstream.host.path_segment}/{REPOSITORY}"
         participants = [
@@ -215,6 +218,14 @@ async def stand(
                 direct,
                 devices,
                 lambda digest: shutil.rmtree(mirror.storage, ignore_errors=True),
+            ),
+            Participant(
+                "floor",
+                bare.pid,
+                bare.origin,
+                direct,
+                devices,
+                lambda digest: _remove(bare.kept.glob(f"{digest.hex}*")),
             ),
         ]
         with on_processor(1):

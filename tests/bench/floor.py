@@ -1,0 +1,136 @@
+"""The floor: a loop that does with a blob's bytes what must be done, and nothing else.
+
+It receives, hashes, tags, spools and flushes what it does not have, reads and checks what it has, encrypts
+and sends: in the pieces, with the libraries and with the system calls that the facade uses, in one
+thread. It asks nobody who may have what, resumes nothing, holds back nothing, serves one client after
+another, and counts and logs nothing. So it is no server, but shows what of a figure is the bytes'.
+
+    python -m tests.bench.floor FOLDER UPSTREAM_PORT CERTIFICATE KEY DEVICE_CA
+"""
+
+import hashlib
+import os
+import re
+import socket
+import ssl
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+_PIECE_BYTES = 256 * 1024
+_TAG_BYTES = 16
+_KEY = bytes(32)
+_LENGTH = re.compile(rb"content-length: (\d+)", re.IGNORECASE)
+
+_Result = TypeVar("_Result")
+Write = Callable[[bytes | memoryview], None]
+
+
+def main() -> None:
+    """Listen, say on which port, and serve until killed."""
+    folder, upstream, certificate, key, device_ca = sys.argv[1:]
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.num_tickets = 0
+    context.load_cert_chain(certificate, key)
+    context.load_verify_locations(device_ca)
+    context.verify_mode = ssl.CERT_REQUIRED
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        print(listener.getsockname()[1], flush=True)
+        while True:
+            client, _ = listener.accept()
+            with client:
+                _serve(client, context, Path(folder), int(upstream))
+
+
+def _serve(client: socket.socket, context: ssl.SSLContext, folder: Path, upstream: int) -> None:
+    """One connection, until the client leaves."""
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = context.wrap_bio(incoming, outgoing, server_side=True)
+
+    def flush() -> None:
+        if outgoing.pending:
+            client.sendall(outgoing.read())
+
+    def when_more(step: Callable[[], _Result]) -> _Result:
+        while True:
+            try:
+                return step()
+            except ssl.SSLWantReadError:
+                flush()
+                data = client.recv(_PIECE_BYTES)
+                incoming.write(data) if data else incoming.write_eof()
+
+    def write(data: bytes | memoryview) -> None:
+        tls.write(data)
+        flush()
+
+    try:
+        when_more(tls.do_handshake)
+        flush()
+        while request := when_more(lambda: tls.read(_PIECE_BYTES)):
+            path = request.split(b" ", 2)[1].decode()
+            kept = folder / path.rpartition(":")[2]
+            if kept.exists():
+                _hit(kept, write)
+            else:
+                _miss(path, kept, write, upstream)
+    except OSError:  # it left; ssl's errors are among them
+        return
+
+
+def _head(size: int) -> bytes:
+    return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size
+
+
+def _hit(kept: Path, write: Write) -> None:
+    """Read, check, encrypt, send."""
+    cipher, tags = AESGCM(_KEY), kept.with_suffix(".tags").read_bytes()
+    buffer = memoryview(bytearray(_PIECE_BYTES))
+    with kept.open("rb", buffering=0) as file:
+        write(_head(os.fstat(file.fileno()).st_size))
+        for index, piece in enumerate(_pieces(file.readinto, buffer)):
+            tag = tags[index * _TAG_BYTES : (index + 1) * _TAG_BYTES]
+            cipher.decrypt(index.to_bytes(12, "big"), tag, piece)
+            write(piece)
+
+
+def _miss(path: str, kept: Path, write: Write, upstream: int) -> None:
+    """Receive, hash, tag, spool, encrypt, send; flush."""
+    cipher, hashed, tags = AESGCM(_KEY), hashlib.sha256(), bytearray()
+    buffer = memoryview(bytearray(_PIECE_BYTES))
+    with socket.create_connection(("127.0.0.1", upstream)) as source, kept.open("wb", 0) as file:
+        source.sendall(f"GET {path} HTTP/1.1\r\nHost: floor\r\n\r\n".encode())
+        answer = b""
+        while b"\r\n\r\n" not in answer:
+            answer += source.recv(1)
+        found = _LENGTH.search(answer)
+        assert found is not None
+        left = int(found[1])
+        write(_head(left))
+        while left:
+            piece = buffer[:left]
+            source.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, len(piece))
+            piece = piece[: source.recv_into(piece, 0, socket.MSG_WAITALL)]
+            left -= len(piece)
+            hashed.update(piece)
+            tags += cipher.encrypt((len(tags) // _TAG_BYTES).to_bytes(12, "big"), b"", piece)
+            file.write(piece)
+            write(piece)
+        os.fsync(file.fileno())
+    assert path.endswith(hashed.hexdigest())
+    kept.with_suffix(".tags").write_bytes(tags)
+
+
+def _pieces(
+    readinto: Callable[[memoryview], int | None], buffer: memoryview
+) -> Iterator[memoryview]:
+    while count := readinto(buffer):
+        yield buffer[:count]
+
+
+if __name__ == "__main__":
+    main()
