@@ -8,19 +8,26 @@ quarter of the start, which is imports but for a thirtieth. Not for people: `fac
 
 import gc
 import sys
+from collections.abc import Callable
 
-from facade.app.unwanted import BY_A_WORKER, keep_out
+from facade.app.unwanted import BY_A_WORKER, keep_out, no_authorities, no_plugins
 
 
 def main() -> int:
     """Run one; gives the exit status."""
-    keep_out(BY_A_WORKER)  # before anything loads them
     # Hardly anything that is made while it starts is garbage, and looking for it is an eighth of that
     # time. `run` switches the collector on when it serves.
     gc.disable()
-    from facade.app.serving_process import run  # noqa: PLC0415
+    return load()(sys.stdin.fileno(), sys.stdout.fileno())
 
-    return run(sys.stdin.fileno(), sys.stdout.fileno())
+
+def load() -> Callable[[int, int], int]:
+    """What serves, given the descriptors of orders and reports; nothing may be loaded before."""
+    keep_out(BY_A_WORKER)
+    no_plugins()
+    with no_authorities():
+        from facade.app.serving_process import run  # noqa: PLC0415
+    return run
 
 
 if __name__ == "__main__":

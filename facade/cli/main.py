@@ -2,34 +2,20 @@
 
 Guarantees: exit 0 for success, 1 for a failure, 2 for a usage error, 130 after Ctrl-C; a failure is one
 line on stderr that says what to do, never a traceback; with `--json` a failure's body is the one
-document on stdout.
+document on stdout. Only the modules of the command that is run are loaded.
 """
 
 import os
 import sys
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from types import MappingProxyType
+from typing import Annotated, Any
 
 import typer
 
 from facade import __version__
-from facade.cli import (
-    apikey,
-    artifact,
-    cache,
-    config,
-    device,
-    doctor,
-    fleet,
-    pull,
-    records,
-    registry,
-    run,
-    runtime_config,
-    sealing,
-    trust,
-)
-from facade.cli.client import ApiError
+from facade.app.unwanted import no_plugins
 from facade.cli.output import clean, document, note
 from facade.cli.session import Session, session_of
 from facade.cli.usage import Usage
@@ -38,8 +24,27 @@ from facade.errors import FacadeError
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 
-def build() -> typer.Typer:
-    """All commands."""
+NOUNS = (
+    *("registry", "artifact", "fleet", "device", "trust", "cache", "apikey", "sealing", "config"),
+)
+"""Each is a module of its name, with commands below it."""
+MODULES: Mapping[str, str] = MappingProxyType(
+    {
+        "up": "run",
+        "demo": "run",
+        "pull": "pull",
+        "runtime-config": "runtime_config",
+        "audit": "records",
+        "pulls": "records",
+        "doctor": "doctor",
+        **{noun: noun for noun in NOUNS},
+    }
+)
+"""By a command's first word, the module that adds it."""
+
+
+def build(word: str | None = None) -> typer.Typer:
+    """All commands; given one's first word, only those of its module: the others are not loaded."""
     app = typer.Typer(
         name="facade",
         no_args_is_help=True,
@@ -48,23 +53,13 @@ def build() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_root)
-    run.add(app)
-    for name, noun in (
-        ("registry", registry),
-        ("artifact", artifact),
-        ("fleet", fleet),
-        ("device", device),
-        ("trust", trust),
-        ("cache", cache),
-        ("apikey", apikey),
-        ("sealing", sealing),
-        ("config", config),
-    ):
-        app.add_typer(noun.build(), name=name)
-    pull.add(app)
-    runtime_config.add(app)
-    records.add(app)
-    doctor.add(app)
+    only = MODULES.get(word or "")
+    for name in dict.fromkeys(MODULES.values()) if only is None else [only]:
+        module: Any = import_module(f"facade.cli.{name}")
+        if name in NOUNS:
+            app.add_typer(module.build(), name=name)
+        else:
+            module.add(app)
     return app
 
 
@@ -95,9 +90,11 @@ def main(argv: Sequence[str] | None = None, session: Session | None = None) -> i
         session: where to read and write; None = the process's.
     """
     session = session or Session(environ=os.environ, owns_process=True)
+    if session.owns_process:
+        no_plugins()  # typer imports pydantic for every option
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        code = typer.main.get_command(build()).main(
+        code = typer.main.get_command(build(arguments[0] if arguments else None)).main(
             args=arguments,
             prog_name="facade",
             standalone_mode=False,
@@ -139,6 +136,8 @@ def _usage(session: Session, error: typer.TyperException) -> int:
 
 
 def _failed(session: Session, error: FacadeError) -> int:
+    from facade.cli.client import ApiError
+
     if session.as_json:
         document(session, error.body if isinstance(error, ApiError) else {"error": error.message})
     lines = error.message.splitlines() or [type(error).__name__]

@@ -14,6 +14,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from facade.app.unwanted import no_authorities
 from facade.clock import Clock, SystemClock
 from facade.config import Settings, parse_listen
 from facade.config.sources import load
@@ -79,7 +80,8 @@ async def started(
     try:
         async with AsyncExitStack() as stack:
             workers = await _launched(stack, settings, clock, log)
-            from facade.up.running import running  # noqa: PLC0415 - half of our start
+            with no_authorities():
+                from facade.up.running import running  # noqa: PLC0415 - half of our start
 
             yield await stack.enter_async_context(running(state, names, settings, workers, clock))
     finally:

@@ -25,11 +25,14 @@ class TlsContexts:
     def get(self, connection: Connection, url: URL) -> ssl.SSLContext | bool:
         """The context to speak to `url` with, on behalf of `connection`; True for plain http.
 
+        aiohttp speaks to a proxy of https with it too, whatever the URL: it is never left to its own.
+
         Raises Broken when the connection's CA certificates cannot be read.
         """
-        if url.scheme != "https":
+        plain = url.scheme != "https"
+        if plain and not (connection.settings.proxy or "").lower().startswith("https:"):
             return True
-        ca_pem = connection.settings.ca_pem
+        ca_pem = None if plain else connection.settings.ca_pem
         # At the registry the connection's CA is the only one; its storage and its token service
         # may live elsewhere, under public certificates.
         only = ca_pem is not None and same_origin(url, URL(connection.base_url))

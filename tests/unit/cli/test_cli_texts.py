@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import typer
 
-from facade.cli.main import build
+from facade.cli.main import MODULES, build
 from tests.support.operator_server import CommandLine
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -32,6 +32,10 @@ def _commands(command: Any, path: tuple[str, ...] = ("facade",)) -> Iterator[tup
         yield from _commands(inner, (*path, name))
 
 
+def _all(app: typer.Typer) -> list[tuple[str, Any]]:
+    return list(_commands(typer.main.get_command(app)))
+
+
 def _help(path: str, command: Any) -> str:
     context = command.make_context(
         path, [], resilient_parsing=True, terminal_width=80, max_content_width=80
@@ -40,15 +44,12 @@ def _help(path: str, command: Any) -> str:
 
 
 def test_help_is_as_agreed() -> None:
-    texts = [
-        f"$ {path} --help\n{_help(path, command)}\n"
-        for path, command in _commands(typer.main.get_command(build()))
-    ]
+    texts = [f"$ {path} --help\n{_help(path, command)}\n" for path, command in _all(build())]
     _agreed("help.txt", "\n".join(texts))
 
 
 def test_every_command_has_an_example() -> None:
-    for path, command in _commands(typer.main.get_command(build())):
+    for path, command in _all(build()):
         if not hasattr(command, "commands"):
             assert f"Example:  {' '.join(path.split()[:3])}" in _help(path, command), path
 
@@ -77,3 +78,20 @@ def test_without_fallback_no_file_names_the_original_registry(
             if "ghcr.io" in line:
                 assert "facade.example:8443" in line or line.startswith("prefix"), line
     assert [copy["source"] for copy in config["copies"]] == ["ca.crt", "client.cert", "client.key"]
+
+
+def test_a_command_alone_is_what_it_is_among_all() -> None:
+    """What the first word picks is all that is loaded: it must be there, and be the same."""
+    texts = {path: _help(path, command) for path, command in _all(build())}
+    words = {path.split()[1] for path in texts if path != "facade"}
+    assert words == set(MODULES)
+    for word in words:
+        alone = {path: _help(path, command) for path, command in _all(build(word))}
+        own = {path for path in texts if path.split()[1:2] == [word]}
+        assert own <= alone.keys() - {"facade"}, word
+        assert all(alone[path] == texts[path] for path in alone.keys() - {"facade"})
+        assert len(alone) < len(texts) / 2, word
+
+
+def test_no_command_and_an_unknown_one_are_answered_out_of_all() -> None:
+    assert len(_all(build("nothing"))) == len(_all(build("--help"))) == len(_all(build()))
