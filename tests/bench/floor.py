@@ -8,13 +8,14 @@ another, and counts and logs nothing. So it is no server, but shows what of a fi
     python -m tests.bench.floor FOLDER UPSTREAM_PORT CERTIFICATE KEY DEVICE_CA
 """
 
+import functools
 import hashlib
 import os
 import re
 import socket
 import ssl
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,7 +23,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 _PIECE_BYTES = 256 * 1024
 _TAG_BYTES = 16
-_KEY = bytes(32)
+_CIPHER = AESGCM(bytes(32))
+_BUFFER = memoryview(bytearray(_PIECE_BYTES))
 _LENGTH = re.compile(rb"content-length: (\d+)", re.IGNORECASE)
 
 _Result = TypeVar("_Result")
@@ -88,20 +90,25 @@ def _head(size: int) -> bytes:
 
 def _hit(kept: Path, write: Write) -> None:
     """Read, check, encrypt, send."""
-    cipher, tags = AESGCM(_KEY), kept.with_suffix(".tags").read_bytes()
-    buffer = memoryview(bytearray(_PIECE_BYTES))
-    with kept.open("rb", buffering=0) as file:
-        write(_head(os.fstat(file.fileno()).st_size))
-        for index, piece in enumerate(_pieces(file.readinto, buffer)):
-            tag = tags[index * _TAG_BYTES : (index + 1) * _TAG_BYTES]
-            cipher.decrypt(index.to_bytes(12, "big"), tag, piece)
-            write(piece)
+    fd, size, tags = _opened(kept, kept.stat().st_ino)
+    write(_head(size))
+    for index, at in enumerate(range(0, size, _PIECE_BYTES)):
+        piece = _BUFFER[: os.preadv(fd, [_BUFFER], at)]
+        tag = tags[index * _TAG_BYTES : (index + 1) * _TAG_BYTES]
+        _CIPHER.decrypt(index.to_bytes(12, "big"), tag, piece)
+        write(piece)
+
+
+@functools.cache
+def _opened(kept: Path, inode: int) -> tuple[int, int, bytes]:
+    """Its descriptor, size in bytes, and tags; `inode` tells it from a former one."""
+    fd = os.open(kept, os.O_RDONLY)
+    return fd, os.fstat(fd).st_size, kept.with_suffix(".tags").read_bytes()
 
 
 def _miss(path: str, kept: Path, write: Write, upstream: int) -> None:
     """Receive, hash, tag, spool, encrypt, send; flush."""
-    cipher, hashed, tags = AESGCM(_KEY), hashlib.sha256(), bytearray()
-    buffer = memoryview(bytearray(_PIECE_BYTES))
+    hashed, tags = hashlib.sha256(), bytearray()
     with socket.create_connection(("127.0.0.1", upstream)) as source, kept.open("wb", 0) as file:
         source.sendall(f"GET {path} HTTP/1.1\r\nHost: floor\r\n\r\n".encode())
         answer = b""
@@ -112,24 +119,17 @@ def _miss(path: str, kept: Path, write: Write, upstream: int) -> None:
         left = int(found[1])
         write(_head(left))
         while left:
-            piece = buffer[:left]
+            piece = _BUFFER[:left]
             source.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, len(piece))
             piece = piece[: source.recv_into(piece, 0, socket.MSG_WAITALL)]
             left -= len(piece)
             hashed.update(piece)
-            tags += cipher.encrypt((len(tags) // _TAG_BYTES).to_bytes(12, "big"), b"", piece)
+            tags += _CIPHER.encrypt((len(tags) // _TAG_BYTES).to_bytes(12, "big"), b"", piece)
             file.write(piece)
             write(piece)
         os.fsync(file.fileno())
     assert path.endswith(hashed.hexdigest())
     kept.with_suffix(".tags").write_bytes(tags)
-
-
-def _pieces(
-    readinto: Callable[[memoryview], int | None], buffer: memoryview
-) -> Iterator[memoryview]:
-    while count := readinto(buffer):
-        yield buffer[:count]
 
 
 if __name__ == "__main__":
