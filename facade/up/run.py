@@ -20,6 +20,7 @@ from facade.config import Settings, parse_listen
 from facade.config.sources import load
 from facade.descriptors import raise_limit
 from facade.observability.logs import configure
+from facade.up.manager import ServiceManager
 from facade.up.state import StateFolder
 from facade.workers.sockets import bind_for_workers
 from facade.workers.supervisor import Workers
@@ -41,15 +42,24 @@ def up(
     configure(settings.log.level, settings.log.format, sys.stderr)
     gc.disable()  # until it serves: hardly anything that is made by then is garbage
     try:
-        return asyncio.run(_up(StateFolder(state.absolute()), names, settings, SystemClock()))
+        manager = ServiceManager(environ, os.getpid())
+        folder = StateFolder(state.absolute())
+        return asyncio.run(_up(folder, names, settings, SystemClock(), manager))
     finally:
         gc.enable()
 
 
-async def _up(state: StateFolder, names: Sequence[str], settings: Settings, clock: Clock) -> int:
-    async with started(state, names, settings, clock) as running:
+async def _up(
+    state: StateFolder,
+    names: Sequence[str],
+    settings: Settings,
+    clock: Clock,
+    manager: ServiceManager,
+) -> int:
+    async with manager.heartbeat(clock), started(state, names, settings, clock) as running:
         running.server.heed_signals()
         urls = running.server.urls
+        manager.tell("READY=1")
         print(  # noqa: T201 - the one line of interface.md
             f"ready device={urls['device']} operator={urls['operator']} metrics={urls['metrics']}",
             flush=True,
@@ -58,6 +68,7 @@ async def _up(state: StateFolder, names: Sequence[str], settings: Settings, cloc
         gc.freeze()  # what was made at start stays: the collector need not look at it again
         gc.enable()
         await running.server.wait()
+        manager.tell("STOPPING=1")
     return 0
 
 
