@@ -104,8 +104,10 @@ async def serving_wing(
         metrics.expect_handshakes(HandshakeReason)
         refresher, metadata = await _trust(stack, settings, metrics, clock, others)
         gates = upstream_gates(control, metrics, clock)
+        authorizer = RememberingAuthorizer(traces.authorizer(control), clock)
         upstream = RegistryClient(
-            authorizer=RememberingAuthorizer(traces.authorizer(control), clock),
+            authorizer=authorizer,
+            known=authorizer.known,
             addresses=AddressPolicy(settings.upstream.allow_cidrs),
             clock=clock,
             timeouts=timeouts(settings),

@@ -24,7 +24,7 @@ from facade.target import MAX_MANIFEST_BYTES
 from facade.upstream.addresses import AddressPolicy
 from facade.upstream.body import BlobBody, TooLarge, discard, open_body, read_small
 from facade.upstream.connection import Authorizer, Connection, Scope
-from facade.upstream.exchange import Exchanger, Reply, Request
+from facade.upstream.exchange import Exchanger, Known, Reply, Request
 from facade.upstream.fetched import FetchedManifest, check_manifest
 from facade.upstream.gate_port import Gate, NoGate
 from facade.upstream.listing import MAX_PAGES, MAX_SECONDS, list_tags
@@ -47,6 +47,7 @@ class RegistryClient:
         resolver: resolves host names; the system's when None. Closed with the client.
         gate: in front of each registry: circuit and budget; none when None.
         watchers: see `transport.Transport`.
+        known: authorizations that need not be asked for (`RememberingAuthorizer.known`).
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class RegistryClient:
         resolver: AbstractResolver | None = None,
         gate: Gate | None = None,
         watchers: Sequence[TraceConfig] = (),
+        known: Known = lambda *_: None,
     ) -> None:
         self._clock = clock
         self._timeouts = timeouts or Timeouts()
@@ -75,6 +77,7 @@ class RegistryClient:
             retry=retry or RetryPolicy(),
             observer=observer or NullObserver(),
             gate=gate or NoGate(),
+            known=known,
         )
 
     async def close(self) -> None:

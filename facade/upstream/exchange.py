@@ -7,7 +7,7 @@ registry's own origin only; nothing goes out that `gate` does not let pass. Deci
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import aiohttp
@@ -28,6 +28,9 @@ from facade.upstream.redirects import STATUSES, Hop, follow, same_origin
 from facade.upstream.retry import Attempts, RetryPolicy, Timeouts, is_transient, parse_retry_after
 from facade.upstream.transport import Outgoing, Transport
 
+Known = Callable[[Connection, Scope], Authorization | None]
+"""What was asked for a moment ago and may be sent again (`remembered`)."""
+_FIRST = Ask()
 _DOWN = (Reason.UPSTREAM_UNREACHABLE, Reason.UPSTREAM_RATE_LIMITED, Reason.DEADLINE)
 """A token service that answers so is not there for anybody; one that refuses has answered."""
 
@@ -68,8 +71,10 @@ class Exchanger:
         retry: RetryPolicy,
         observer: UpstreamObserver,
         gate: Gate,
+        known: Known,
     ) -> None:
         self._gate = gate
+        self._known = known
         self._transport = transport
         self._authorizer = authorizer
         self._clock = clock
@@ -91,7 +96,9 @@ class Exchanger:
         try:
             step = next(flow)
             while True:
-                if isinstance(step, Ask):
+                if step == _FIRST and (known := self._known(connection, scope)) is not None:
+                    given = known  # nobody is asked, so no gate and no deadline stand before it
+                elif isinstance(step, Ask):
                     given = await self._ask(connection, request, scope, step, attempts)
                 else:
                     if reply is not None:
@@ -242,6 +249,8 @@ def challenges_of(response: aiohttp.ClientResponse) -> tuple[Challenge, ...]:
 
 
 def _answer(connection: Connection, response: aiohttp.ClientResponse) -> Answer:
+    if response.status < 400:
+        return Answer(response.status)  # nothing else of it matters to a flow
     return Answer(
         response.status,
         challenges_of(response),

@@ -47,10 +47,8 @@ class RememberingAuthorizer:
         key = connection, scope
         if challenge or refused is not None:
             self._held.pop(key, None)
-        elif (held := self._held.get(key)) is not None:
-            if self._is_good(held):
-                return held.authorization
-            del self._held[key]
+        elif (known := self.known(connection, scope)) is not None:
+            return known
         given = await self._inner.authorization(
             connection, scope, challenge=challenge, refused=refused
         )
@@ -60,6 +58,14 @@ class RememberingAuthorizer:
             if len(self._held) > MAX_HELD:
                 self._held.popitem(last=False)
         return given
+
+    def known(self, connection: Connection, scope: Scope) -> Authorization | None:
+        """What `authorization` would give without asking anybody."""
+        held = self._held.get((connection, scope))
+        if held is None or self._is_good(held):
+            return None if held is None else held.authorization
+        del self._held[connection, scope]
+        return None
 
     def _is_good(self, held: _Held) -> bool:
         ends = held.authorization.expires_at

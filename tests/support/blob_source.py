@@ -103,6 +103,8 @@ class ScriptedSource:
             raise answer.refuse
         content = self.content if answer.content is None else answer.content
         total = len(content) if answer.total == TRUE_TOTAL else answer.total
+        if len(content) in answer.gates:
+            total = None  # only what is chunked can keep one waiting behind its last byte
         start = 0 if answer.ignore_range else offset
         if answer.from_offset is not None:
             start = answer.from_offset

@@ -16,6 +16,7 @@ from facade.oci.reference import Repository
 from facade.upstream.addresses import AddressPolicy
 from facade.upstream.client import RegistryClient
 from facade.upstream.connection import Authorizer, Connection
+from facade.upstream.exchange import Known
 from facade.upstream.observer import NullObserver, UpstreamObserver
 from facade.upstream.retry import RetryPolicy, Timeouts
 from facade.upstream.token_client import TokenClient
@@ -51,6 +52,7 @@ async def registry_client(
     timeouts: Timeouts | None = None,
     clock: Clock | None = None,
     observer: UpstreamObserver | None = None,
+    known: Known = lambda *_: None,
 ) -> AsyncIterator[RegistryClient]:
     """A registry client, anonymous unless told otherwise; every pause is half its ceiling."""
     client = RegistryClient(
@@ -61,6 +63,7 @@ async def registry_client(
         retry=RetryPolicy(chance=lambda: 0.5),
         observer=observer or NullObserver(),
         resolver=resolver,
+        known=known,
     )
     try:
         yield client

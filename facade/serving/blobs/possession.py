@@ -1,7 +1,7 @@
 """`index.db`: which repository was seen to have which content, and when content was last used.
 
-Guarantees: what `add` recorded survives a power loss when it returns; what is added at the same time is
-written together, so that a slow disk or another process's lock costs all of it one wait; use times
+Guarantees: what `add` recorded survives a power loss when it returns; what is added at the same time, or
+soon after a commit, is written together, so that a slow disk or another process's lock costs all of it one wait; use times
 are written in batches and may be lost. Nothing here is needed to trust content: losing the file costs
 requests to registries. Several processes may share the file (`indexfile`). A positive answer is
 remembered in memory, bounded, so that a warm hit asks no database.
@@ -30,6 +30,9 @@ log = structlog.get_logger(__name__)
 
 MAX_REMEMBERED = 65_536
 """Positive answers kept in memory."""
+COMMIT_SECONDS = 0.02
+"""The least time between two commits of what was added: each costs a flush and two changes of thread, and an
+image's layers come in dozens a second. Whoever adds meanwhile waits; the first does not."""
 MAX_TOUCHED = 10_000
 """Use times kept in memory before they are written early."""
 
@@ -51,9 +54,17 @@ class PossessionIndex:
     Arguments:
         reads, writes: on one database, owned.
         clock: for use times.
+        commit_seconds: as COMMIT_SECONDS says.
     """
 
-    def __init__(self, reads: Lane, writes: Lane, clock: Clock) -> None:
+    def __init__(
+        self,
+        reads: Lane,
+        writes: Lane,
+        clock: Clock,
+        *,
+        commit_seconds: float = COMMIT_SECONDS,
+    ) -> None:
         self._reads = reads
         self._writes = writes
         self._clock = clock
@@ -64,14 +75,18 @@ class PossessionIndex:
         self._added: list[_Added] = []
         self._adding: asyncio.Task[None] | None = None
         self._turn = asyncio.Lock()
+        self._commit_seconds = commit_seconds
+        self._rested = asyncio.Event()
+        """The next commit may be made."""
+        self._rested.set()
 
     @classmethod
-    def at(cls, path: Path, clock: Clock) -> Self:
+    def at(cls, path: Path, clock: Clock, *, commit_seconds: float = COMMIT_SECONDS) -> Self:
         """The index at `path`, made when absent, made anew when damaged. Blocks.
 
         Raises Unavailable when it cannot be opened.
         """
-        return cls(*open_lanes(path), clock)
+        return cls(*open_lanes(path), clock, commit_seconds=commit_seconds)
 
     async def has(self, key: BlobKey) -> bool:
         if key in self._known:
@@ -178,6 +193,8 @@ class PossessionIndex:
         """Write what is left, and close."""
         if self._flushing is not None:
             await self._flushing
+        if self._adding is not None:
+            await asyncio.wait([self._adding])
         with contextlib.suppress(Unavailable):
             await self.flush()
         for lane in (self._writes, self._reads):
@@ -185,6 +202,7 @@ class PossessionIndex:
 
     async def _write_added(self) -> None:
         async with self._turn:  # while one batch is written, the next gathers
+            await self._rested.wait()
             rows, self._added, self._adding = self._added, [], None
 
             def write(database: sqlite3.Connection) -> None:
@@ -199,7 +217,11 @@ class PossessionIndex:
                     [(row.digest, row.size, row.used) for row in rows],
                 )
 
-            await self._writes.write(write)
+            try:
+                await self._writes.write(write)
+            finally:
+                self._rested.clear()
+                asyncio.get_running_loop().call_later(self._commit_seconds, self._rested.set)
 
     async def _flush_quietly(self) -> None:
         try:

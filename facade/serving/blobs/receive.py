@@ -14,6 +14,7 @@ from facade.errors import Integrity, Upstream
 from facade.reasons import Reason
 from facade.serving.blobs.batch import BATCH_BYTES
 from facade.serving.blobs.gather import Gatherer
+from facade.serving.blobs.intake import Intake
 from facade.serving.blobs.limits import TransferPorts
 from facade.serving.blobs.port import BlobKey, BlobSource
 
@@ -32,6 +33,7 @@ class Receiver:
     Arguments:
         size: bytes of the whole blob.
         ports: of which it takes the clock, the observer and `limits.resume`.
+        intake: told whether the answer itself says where it ends.
     """
 
     def __init__(
@@ -41,6 +43,7 @@ class Receiver:
         source: BlobSource,
         gatherer: Gatherer,
         ports: TransferPorts,
+        intake: Intake,
     ) -> None:
         self._host = str(key.host)
         self._fetched = partial(ports.observer.fetched, self._host)
@@ -50,6 +53,7 @@ class Receiver:
         self._clock = ports.clock
         self._observer = ports.observer
         self._resume = ports.limits.resume
+        self._intake = intake
         self._etag: str | None = None
         self._answered = False
         self.resumed = gatherer.end > 0
@@ -120,6 +124,8 @@ class Receiver:
                     reason=Reason.UPSTREAM_REFUSED,
                 )
             self._etag = body.etag
+            # Of a range's answer the total says nothing of its own length.
+            self._intake.exact = start == 0 and body.total is not None
             basin = _Counted(self._gatherer, self._size, start - body.offset, self._fetched)
             try:
                 await body.pour(basin)

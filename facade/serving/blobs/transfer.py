@@ -18,9 +18,10 @@ from facade.serving.blobs.audience import Audience, Reader
 from facade.serving.blobs.batch import Batch
 from facade.serving.blobs.claim import Claim, Stored
 from facade.serving.blobs.gather import Gatherer
+from facade.serving.blobs.intake import Intake
 from facade.serving.blobs.limits import TransferPorts
 from facade.serving.blobs.lockstep import Lockstep
-from facade.serving.blobs.port import BlobKey, BlobSource, Ingest
+from facade.serving.blobs.port import BlobKey, BlobSource
 from facade.serving.blobs.progress import Progress
 from facade.serving.blobs.receive import Receiver
 from facade.serving.blobs.sharing import Kept
@@ -56,11 +57,11 @@ class Transfer(Progress):
         self._ended = ended
         self._source = source
         self._verifier = StreamVerifier(key.digest, size)
+        self._intake = Intake(self._verifier, self._settle)
         self._gatherer = Gatherer(self, ports.executor, size, ports.buffers)
         self._claim = Claim(
             key, size, holder=self, verifier=self._verifier, ports=ports, stored=stored
         )
-        self._ingest: Ingest | None = None
         self._kept: Kept | None = None
         self._audience = Audience(
             clock=ports.clock,
@@ -130,8 +131,7 @@ class Transfer(Progress):
     async def _run(self) -> None:
         try:
             await self._obtain()
-            self.settled = True
-            self._fire()
+            self._settle()
             await self._publish()
         except asyncio.CancelledError:
             self._fail(Unavailable("The transfer was stopped.", reason=Reason.INTERNAL))
@@ -148,7 +148,9 @@ class Transfer(Progress):
         """Receive everything and find it right. Raises what the readers are to see."""
         if not await self._begin():
             return
-        receiver = Receiver(self.key, self.size, self._source, self._gatherer, self._ports)
+        receiver = Receiver(
+            self.key, self.size, self._source, self._gatherer, self._ports, self._intake
+        )
         may_restart = True
         while True:
             try:
@@ -172,7 +174,7 @@ class Transfer(Progress):
             return False
         self._gatherer.begin(self._verifier.seen)
         self.received = self.landed_bytes = self._verifier.seen
-        self._ingest = claimed.ingest
+        self._intake.ingest = claimed.ingest
         if claimed.trouble is not None:
             self._stop_caching(claimed.trouble)
         self._fire()
@@ -186,21 +188,25 @@ class Transfer(Progress):
         self.starts_over()
         if self.lockstep is not None:
             self.lockstep = Lockstep.of(0, self._audience.readers, self.limits)
-        elif self._ingest is not None:
+        elif self._intake.ingest is not None:
             try:
-                await run_to_end(self._ports.executor, self._ingest.restart)
+                await run_to_end(self._ports.executor, self._intake.ingest.restart)
             except Unavailable as error:
                 self._stop_caching(error)
         self._fire()
 
     async def _publish(self) -> None:
-        if self._ingest is None or self.lockstep is not None:
-            return
         try:
-            await run_to_end(self._ports.executor, self._ingest.publish)
-            await self._ports.published(self.key, self.size)
+            if await self._intake.publish(self._ports.executor):
+                await self._ports.published(self.key, self.size)
         except Unavailable as error:
             log.warning("publish_failed", digest=str(self.key.digest), error=error.message)
+
+    def _settle(self) -> None:
+        """Length and digest matched. Calling again does nothing."""
+        if not self.settled and self.error is None:
+            self.settled = True
+            self._fire()
 
     async def _end(self) -> None:
         """Clean up; nothing of ours is in use by a thread when this returns."""
@@ -213,7 +219,7 @@ class Transfer(Progress):
                     await self._audience.gone.wait()
         finally:
             self._gatherer.release()
-            kept, self._kept, self._ingest = self._kept, None, None
+            kept, self._kept, self._intake.ingest = self._kept, None, None
             if kept is not None:
                 void = (
                     self.settled or isinstance(self.error, Integrity) or self.lockstep is not None
@@ -260,13 +266,7 @@ class Transfer(Progress):
             self.progress.fire()
 
     def work(self, data: memoryview) -> Unavailable | None:
-        self._verifier.update(data)
-        if self._ingest is not None and self.lockstep is None:
-            try:
-                self._ingest.write(data)
-            except Unavailable as error:
-                return error
-        return None
+        return self._intake.work(data)
 
     def landed(self, data: memoryview, trouble: Unavailable | None) -> None:
         if trouble is not None:
@@ -286,6 +286,7 @@ class Transfer(Progress):
 
     def _stop_caching(self, error: Unavailable) -> None:
         log.warning("caching_stopped", digest=str(self.key.digest), error=error.message)
+        self._intake.ingest = None
         self.received = self.landed_bytes  # who read ahead in memory waits for the window
         self.lockstep = Lockstep.of(self.landed_bytes, self._audience.readers, self.limits)
         self.changed.fire()

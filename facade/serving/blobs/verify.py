@@ -33,6 +33,10 @@ class StreamVerifier:
         self._hash = self._digest.hasher()
         self.seen = 0
 
+    def matches(self) -> bool:
+        """Whether `verdict` would return."""
+        return self.seen == self._size and self._hash.hexdigest() == self._digest.hex
+
     def verdict(self) -> None:
         """Return when everything matches. Raises Integrity otherwise."""
         if self.seen != self._size:

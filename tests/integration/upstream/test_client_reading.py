@@ -9,6 +9,7 @@ from facade.oci.manifest import DOCKER_MANIFEST, MANIFEST_MEDIA_TYPES, OCI_INDEX
 from facade.oci.reference import Repository, Tag
 from facade.reasons import Reason
 from facade.secret import Secret
+from facade.upstream.connection import Authorization
 from facade.upstream.listing import TagPage
 from facade.upstream.token import BasicCredentials
 from tests.support.authorizers import FixedAuthorizer, TokenAuthorizer
@@ -284,6 +285,26 @@ async def test_ghcr_hides_with_403_and_one_fresh_token_is_tried() -> None:
             "Bearer new-token",
         ]
         assert [asked.refused for asked in authorizer.asked] == [None, "a1"]
+
+
+async def test_what_is_known_is_sent_without_asking_until_it_is_refused() -> None:
+    authorizer = FixedAuthorizer("Bearer new-token")
+    known = Authorization(Secret("Bearer old-token"), "a0")
+    async with (
+        Registry() as registry,
+        registry_client(authorizer, known=lambda *_: known) as client,
+    ):
+        registry.add_image(str(APP), small_image(), "v1")
+        await client.manifest(registry.connection(), APP, Tag("v1"))
+        assert authorizer.asked == []
+        registry.script("*", status(401), times=1)
+        await client.manifest(registry.connection(), APP, Tag("v1"))
+        assert [asked.refused for asked in authorizer.asked] == ["a0"]
+        assert [seen.authorization for seen in registry.requests] == [
+            "Bearer old-token",
+            "Bearer old-token",
+            "Bearer new-token",
+        ]
 
 
 async def test_ecr_says_400_for_an_expired_token() -> None:

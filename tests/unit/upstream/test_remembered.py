@@ -62,16 +62,22 @@ class Stand:
         )
         return given.id
 
+    def known(self) -> str | None:
+        given = self.authorizer.known(CONNECTION, SCOPE)
+        return None if given is None else given.id
+
 
 @pytest.mark.parametrize(("kind", "life"), [("Bearer", 300.0), (None, None)])
 async def test_a_short_lived_answer_is_given_again_for_a_while(
     kind: str | None, life: float | None
 ) -> None:
     stand = Stand(kind, life)
-    assert [await stand.ask(), await stand.ask()] == ["t1", "t1"]
+    assert stand.known() is None
+    assert [await stand.ask(), await stand.ask(), stand.known()] == ["t1", "t1", "t1"]
     stand.clock.advance(HOLD_SECONDS - 1)
-    assert await stand.ask() == "t1"
+    assert [await stand.ask(), stand.known()] == ["t1", "t1"]
     stand.clock.advance(1)
+    assert stand.known() is None
     assert await stand.ask() == "t2"
 
 
@@ -82,7 +88,7 @@ async def test_a_password_a_cloud_s_token_and_one_without_an_end_are_never_kept(
     kind: str, life: float | None
 ) -> None:
     stand = Stand(kind, life)
-    assert [await stand.ask(), await stand.ask()] == ["t1", "t2"]
+    assert [await stand.ask(), stand.known(), await stand.ask()] == ["t1", None, "t2"]
 
 
 async def test_a_token_is_not_given_out_in_its_last_seconds() -> None:

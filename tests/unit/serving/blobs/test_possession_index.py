@@ -2,7 +2,7 @@
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -13,11 +13,22 @@ from facade.errors import Unavailable
 from facade.oci.digest import Digest
 from facade.oci.host import RegistryHost
 from facade.oci.reference import Repository
+from facade.serving.blobs.indexfile import Lane, open_lanes
 from facade.serving.blobs.possession import PossessionIndex
 from tests.support.blobs import HOST, key_of
 from tests.support.clock import FakeClock
 
 KEY = key_of(b"content")
+
+
+class CountedLane(Lane):
+    """Counts its commits."""
+
+    commits = 0
+
+    async def write(self, job: Callable[[sqlite3.Connection], object]) -> None:
+        self.commits += 1
+        await super().write(job)
 
 
 @pytest.fixture
@@ -51,6 +62,31 @@ async def test_it_is_on_disk_when_add_returns(tmp_path: Path, index: PossessionI
     other = PossessionIndex.at(tmp_path / "index.db", FakeClock())
     assert await other.has(KEY)
     await other.close()
+
+
+async def test_what_comes_soon_after_a_commit_shares_the_next(
+    tmp_path: Path, clock: FakeClock
+) -> None:
+    reads, plain = open_lanes(tmp_path / "paced.db")
+    plain.close()
+    writes = CountedLane.open(tmp_path / "paced.db", "index-writes", 1.0)
+    paced = PossessionIndex(reads, writes, clock, commit_seconds=0.5)
+    await paced.add(KEY, 1)
+    others = []
+    for number in range(5):
+        others.append(asyncio.create_task(paced.add(key_of(bytes([number])), 1)))
+        await asyncio.sleep(0.01)  # long enough for a commit of its own
+    assert writes.commits == 1
+    await asyncio.gather(*others)
+    assert writes.commits == 2
+    assert await paced.totals() == (6, 6)
+    last = asyncio.create_task(paced.add(key_of(b"last"), 1))
+    await asyncio.sleep(0)
+    await paced.close()  # does not leave it out
+    await last
+    again = PossessionIndex.at(tmp_path / "paced.db", clock)
+    assert await again.has(key_of(b"last"))
+    await again.close()
 
 
 async def test_the_longest_unused_comes_first(index: PossessionIndex, clock: FakeClock) -> None:

@@ -104,7 +104,7 @@ def executor() -> Iterator[ThreadPoolExecutor]:
 @pytest.fixture
 async def upkeep(tmp_path: Path, executor: ThreadPoolExecutor) -> AsyncIterator[Upkeep]:
     clock, store, observer, attic = FakeClock(), MemoryStore(), CountingObserver(), Attic()
-    index = PossessionIndex.at(tmp_path / "index.db", clock)
+    index = PossessionIndex.at(tmp_path / "index.db", clock, commit_seconds=0.0)
     bounds = Bounds(10 * SIZE, high=0.8, low=0.5)
     wanted: set[Digest] = set()
     spoiled: list[Digest] = []
