@@ -164,7 +164,7 @@ async def control_wing(
         publisher = Publisher(repository, keys, clock)
 
         def trust() -> TrustStatus:
-            return trust_status(repository, keys, offline=offline.folder, clock=clock)
+            return trust_status(publisher.repository, keys, offline=offline.folder, clock=clock)
 
         schedule = ResignSchedule(
             publisher,

@@ -68,6 +68,11 @@ class Publisher:
         self._clock = clock
         self._parsed = ParsedRoles()
 
+    @property
+    def repository(self) -> MetadataRepository:
+        """Where it publishes, for who only reads: it knows what it has verified already."""
+        return self._repository
+
     def fleets(self) -> tuple[str, ...]:
         """The delegated fleets. Raises Integrity, or Conflict before the first ceremony."""
         return self._repository.current().fleets
@@ -116,9 +121,9 @@ class Publisher:
         with self._repository.lock():
             current = self._repository.current()
             due = [
-                (fleet, role)
+                (fleet, self._repository.fleet(current, fleet))
                 for fleet in current.fleets
-                if self._due(fleet, (role := self._repository.fleet(current, fleet)).signed.expires)
+                if self._due(fleet, self._repository.summary(current, fleet).expires)
             ]
             snapshot_due = self._due(layout.SNAPSHOT, current.snapshot.signed.expires)
             timestamp_due = self._due(layout.TIMESTAMP, current.timestamp.signed.expires)

@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from tuf.api.serialization import DeserializationError
 
 from facade.clock import Clock
 from facade.control.signing import layout
+from facade.control.signing.canonical import parsed
 from facade.control.signing.files import (
     TEMPORARY_SUFFIX,
     make_folder,
@@ -49,6 +51,15 @@ class Current:
         return layout.delegated_fleets(self.targets.signed)
 
 
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a look at a fleet's role shows."""
+
+    version: int
+    expires: datetime
+    targets: int
+
+
 class MetadataRepository:
     """A repository folder; its files lie in `metadata/`.
 
@@ -61,6 +72,7 @@ class MetadataRepository:
         self.folder = folder
         self.metadata = folder / "metadata"
         self._clock = clock
+        self._summaries: dict[str, tuple[object, Summary]] = {}
 
     @property
     def exists(self) -> bool:
@@ -109,13 +121,29 @@ class MetadataRepository:
 
     def fleet(self, current: Current, fleet: str) -> Metadata[Targets]:
         """The published role of a delegated fleet. Raises Integrity."""
-        meta = current.snapshot.signed.meta.get(f"{fleet}.json")
-        if meta is None:
-            raise Integrity(f"The signed snapshot does not list the fleet {fleet}.")
+        meta = _listed(current, fleet)
         role: Metadata[Targets] = self._load(
             Targets, fleet, meta.version, meta, current.targets.signed
         )
         return role
+
+    def summary(self, current: Current, fleet: str) -> Summary:
+        """What the published role of a delegated fleet says of itself. Raises Integrity.
+
+        A file is verified once: later it only has to be the very one, by its hash in the verified
+        snapshot, under the very targets role, which holds the fleet's keys.
+        """
+        meta, delegator = _listed(current, fleet), _listed(current, layout.TARGETS)
+        anchor = (meta.to_dict(), delegator.to_dict()) if meta.hashes and delegator.hashes else None
+        known = self._summaries.get(fleet)
+        if anchor is not None and known is not None and known[0] == anchor:
+            with _wrapped(fleet):
+                meta.verify_length_and_hashes(self._read(layout.file_name(fleet, meta.version)))
+            return known[1]
+        signed = self.fleet(current, fleet).signed
+        summary = Summary(signed.version, signed.expires, len(signed.targets))
+        self._summaries[fleet] = (anchor, summary)
+        return summary
 
     def publish(self, files: Mapping[str, bytes], timestamp: bytes) -> None:
         """Make new metadata current. The caller holds the lock.
@@ -231,10 +259,10 @@ class MetadataRepository:
         with _wrapped(role):
             if meta is not None:
                 meta.verify_length_and_hashes(data)
-            metadata = Metadata[kind].from_bytes(data)
+            metadata, signed_bytes = parsed(data)
             if not isinstance(metadata.signed, kind):
                 raise RepositoryError(f"it is of type {metadata.signed.type}")
-            delegator.verify_delegate(role, metadata.signed_bytes, metadata.signatures)
+            delegator.verify_delegate(role, signed_bytes, metadata.signatures)
             if meta is not None and metadata.signed.version != meta.version:
                 raise RepositoryError(f"it is version {metadata.signed.version}")
         return metadata
@@ -246,6 +274,13 @@ class MetadataRepository:
             raise Integrity(f"{name} is missing from {self.metadata}.") from error
         except OSError as error:
             raise Unavailable(f"{name} cannot be read: {error.strerror}.") from error
+
+
+def _listed(current: Current, role: str) -> MetaFile:
+    meta = current.snapshot.signed.meta.get(f"{role}.json")
+    if meta is None:
+        raise Integrity(f"The signed snapshot does not list the fleet {role}.")
+    return meta
 
 
 @contextmanager

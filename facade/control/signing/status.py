@@ -14,7 +14,7 @@ from facade.control.signing import layout
 from facade.control.signing.keys import OnlineKeys, offline_key_name
 from facade.control.signing.pending import Pending
 from facade.control.signing.publication import is_published
-from facade.control.signing.repository import Current, MetadataRepository
+from facade.control.signing.repository import Current, MetadataRepository, Summary
 from facade.errors import FacadeError
 
 OFFLINE_WARNING = timedelta(days=60)
@@ -83,13 +83,23 @@ def _remedy(role: RoleStatus) -> str:
 
 
 def trust_status(
-    repository: Path, online: OnlineKeys, *, offline: Path | None, clock: Clock
+    repository: Path | MetadataRepository,
+    online: OnlineKeys,
+    *,
+    offline: Path | None,
+    clock: Clock,
 ) -> TrustStatus:
-    """Read the status. Raises Conflict before the first ceremony, Integrity, Unavailable."""
-    files = MetadataRepository(repository, clock)
+    """Read the status. Raises Conflict before the first ceremony, Integrity, Unavailable.
+
+    Arguments:
+        repository: its folder, or one that knows already what it has verified.
+    """
+    files = MetadataRepository(repository, clock) if isinstance(repository, Path) else repository
     current = files.current()
 
-    def status(name: str, signed: Signed, role: Role, targets: int | None = None) -> RoleStatus:
+    def status(
+        name: str, signed: Signed | Summary, role: Role, targets: int | None = None
+    ) -> RoleStatus:
         is_offline, trouble = name in layout.OFFLINE, ""
         if is_offline:
             at_hand = sum(
@@ -120,10 +130,10 @@ def trust_status(
     }
     roles = [status(name, signed, root.roles[name]) for name, signed in top.items()]
     for fleet in current.fleets:
-        signed = files.fleet(current, fleet).signed
+        summary = files.summary(current, fleet)
         role = delegator.get_delegated_role(fleet)
-        roles.append(status(fleet, signed, role, len(signed.targets)))
-    return TrustStatus(tuple(roles), _waiting(repository, current))
+        roles.append(status(fleet, summary, role, summary.targets))
+    return TrustStatus(tuple(roles), _waiting(files.folder, current))
 
 
 def _why_not(online: OnlineKeys, name: str, role: Role) -> str:

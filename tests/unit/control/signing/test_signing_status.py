@@ -1,13 +1,18 @@
 """What trust status says."""
 
+import copy
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from securesystemslib.signer import CryptoSigner, SSlibKey
+from tuf.api.metadata import MetaFile
 
 from facade.control.signing.keys import OnlineKeys
+from facade.control.signing.repository import MetadataRepository
 from facade.control.signing.status import RoleStatus, TrustStatus, trust_status
-from facade.errors import Conflict
+from facade.errors import Conflict, Integrity
 from tests.support.clock import FakeClock
 from tests.support.signing import SignedRepository, make_repository, make_target
 
@@ -83,3 +88,47 @@ def test_an_online_key_that_is_there_and_unfit_says_what_to_do(tmp_path: Path) -
 def test_before_the_ceremony_it_says_what_to_run(tmp_path: Path) -> None:
     with pytest.raises(Conflict, match="facade trust init"):
         trust_status(tmp_path, OnlineKeys(tmp_path), offline=None, clock=FakeClock())
+
+
+def test_a_role_that_was_verified_is_looked_at_again_by_its_hash(tmp_path: Path) -> None:
+    repo = make_repository(tmp_path, "dev")
+    repo.publisher.publish("dev", add=[make_target("v1")])
+    files, keys = MetadataRepository(repo.folder, repo.clock), OnlineKeys(repo.online)
+
+    def again() -> TrustStatus:
+        return trust_status(files, keys, offline=repo.offline, clock=repo.clock)
+
+    assert again() == again() == read(repo)
+    repo.publisher.publish("dev", add=[make_target("v2")])
+    assert again() == read(repo)
+    assert next(role for role in again().roles if role.name == "dev").targets == 2
+    file = repo.metadata / "3.dev.json"
+    sound = file.read_bytes()
+    for spoiled in (sound.replace(b"v2", b"v3"), sound + b" ", b""):
+        file.write_bytes(spoiled)
+        with pytest.raises(Integrity):
+            again()
+    file.write_bytes(sound)
+    assert again() == read(repo)
+    file.unlink()
+    with pytest.raises(Integrity):
+        again()
+
+
+def test_another_key_of_the_fleet_is_another_role_to_verify(tmp_path: Path) -> None:
+    """Same file and hash, but targets names a key that did not sign it."""
+    repo = make_repository(tmp_path, "dev")
+    files = MetadataRepository(repo.folder, repo.clock)
+    current = files.current()
+    files.summary(current, "dev")
+    targets = copy.deepcopy(current.targets)
+    delegations = targets.signed.delegations
+    assert delegations is not None
+    assert delegations.roles is not None
+    stranger = CryptoSigner.generate_ed25519().public_key
+    (known,) = delegations.roles["dev"].keyids
+    delegations.keys[known] = SSlibKey(known, stranger.keytype, stranger.scheme, stranger.keyval)
+    snapshot = copy.deepcopy(current.snapshot)
+    snapshot.signed.meta["targets.json"] = MetaFile.from_data(1, targets.to_bytes(), ["sha256"])
+    with pytest.raises(Integrity):
+        files.summary(replace(current, targets=targets, snapshot=snapshot), "dev")
