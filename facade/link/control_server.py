@@ -1,7 +1,7 @@
 """`ControlPort` served on a Unix socket, for the workers of this process.
 
-Guarantees: a feed begins with the current snapshot; a new one follows as soon as a change is told (within
-`BEAT_SECONDS` when nobody tells), and a beat every `BEAT_SECONDS` says that the last one still holds. A batch of reports that is sent again, since its
+Guarantees: a feed begins with the current snapshot; a new one follows as soon as a change is told, but
+`REST_SECONDS` after the one before (within `BEAT_SECONDS` when nobody tells), and a beat every `BEAT_SECONDS` says that the last one still holds. A batch of reports that is sent again, since its
 answer was lost, counts once (while this process lives). No secret leaves but in an answer to
 `/authorization`. Who may connect is decided at the socket (`unix`).
 """
@@ -32,6 +32,8 @@ from facade.wings import ControlPort, ControlSnapshot
 
 log = structlog.get_logger(__name__)
 
+REST_SECONDS = 0.2
+"""Between two snapshots: a long deny list that changes a thousand times in a row is not sent a thousand times."""
 BEAT_SECONDS = 1.0
 MAX_SENDERS = 1024
 """Workers whose last batch is remembered: the living ones, and some that were replaced."""
@@ -121,6 +123,7 @@ class _ControlSide:
                     log.error("snapshot_not_sent", error=str(error))
                     break
                 held = position
+                await self._clock.sleep(REST_SECONDS)
             else:
                 await response.write(frame_out(Frame(position)))
             await news.wait()

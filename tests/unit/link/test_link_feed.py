@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from facade.link.control_client import SocketControlPort
-from facade.link.control_server import BEAT_SECONDS, control_app
+from facade.link.control_server import BEAT_SECONDS, REST_SECONDS, control_app
 from facade.link.unix import private_folder, served
 from facade.wings import ControlSnapshot, Revocations
 from tests.support.clock import FakeClock
@@ -37,8 +37,10 @@ async def _eventually(true: Callable[[], bool]) -> None:
             await asyncio.sleep(0.005)
 
 
-async def test_a_change_that_is_told_is_sent_before_the_next_beat(tmp_path: Path) -> None:
-    side, clock = Side(), FakeClock()  # it stands still: no beat comes
+async def test_a_change_that_is_told_is_sent_at_once_and_more_of_them_together(
+    tmp_path: Path,
+) -> None:
+    side, clock = Side(), FakeClock()  # it never moves as far as the first beat
     path = private_folder(tmp_path / "run") / "control.sock"
     port: object = side
     app = control_app(port, clock=clock, on_change=side.on_change)  # type: ignore[arg-type]
@@ -46,10 +48,20 @@ async def test_a_change_that_is_told_is_sent_before_the_next_beat(tmp_path: Path
     async with served(app, path, allowed=US):
         await worker.start()
         try:
-            for device in ("kiosk", "till"):
+            await clock.wait_for_sleepers(2)
+            await clock.run_for(REST_SECONDS)
+            side.revoke("kiosk")
+            side.tell()
+            await _eventually(lambda: worker.snapshot().revocations == side.now.revocations)
+            first = worker.snapshot()
+            for device in ("till", "gate", "lamp"):
                 side.revoke(device)
                 side.tell()
-                await _eventually(lambda: worker.snapshot().revocations == side.now.revocations)
+                await asyncio.sleep(0.02)
+            assert worker.snapshot() is first
+            await clock.run_for(REST_SECONDS)
+            await _eventually(lambda: worker.snapshot().revocations == side.now.revocations)
+            assert worker.snapshot().generation == first.generation + 1
         finally:
             await worker.close()
 
