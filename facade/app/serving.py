@@ -20,6 +20,7 @@ from facade.app.tracing import Traces, open_traces
 from facade.clock import Clock
 from facade.config import Settings
 from facade.errors import Invalid, Unavailable
+from facade.listening import DRAIN_SECONDS
 from facade.observability.access import AccessLog
 from facade.observability.health import Check
 from facade.observability.lag import measure_lag
@@ -60,7 +61,9 @@ class ServingWing:
         layer: puts our TLS between the socket and aiohttp's protocol.
         cache: what the control wing may ask.
         contexts: TLS material, reloadable.
-        drain: ends idle connections that aiohttp, which ends its own, knows nothing of.
+        drain: ends connections that aiohttp, which ends its own, knows nothing of: idle ones at once, the
+            others with what is being sent.
+        finish: returns when they have ended; the wing's end waits for that too.
         checks: for readiness.
     """
 
@@ -69,6 +72,7 @@ class ServingWing:
     cache: CachePort
     contexts: TlsContexts
     drain: Callable[[], None]
+    finish: Callable[[], Awaitable[None]]
     checks: tuple[tuple[str, Check], ...]
 
 
@@ -194,13 +198,18 @@ async def serving_wing(
             refresh=_following(follow, refresher),
             clock=clock,
         )
-        stack.callback(app.close)
+
+        async def finish() -> None:
+            await app.finish(DRAIN_SECONDS)
+
+        stack.push_async_callback(finish)
         yield ServingWing(
             app=app.handle,
             layer=_layer(settings, app, contexts, metrics, clock),
             cache=cache,
             contexts=contexts,
             drain=app.close,
+            finish=finish,
             checks=(
                 ("metadata", lambda: metadata_check(refresher.status())),
                 ("server certificate", lambda: certificate_check(contexts, clock.time())),

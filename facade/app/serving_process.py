@@ -127,6 +127,7 @@ async def _serve(order: Order, reports: int) -> None:
         await stack.enter_async_context(
             served(app, order.cache_socket, allowed={order.parent_uid, os.geteuid()})
         )
+        stack.push_async_callback(wing.finish)
         server.heed_signals(hasty=False)
         await server.start()
         stack.push_async_callback(server.close)

@@ -9,7 +9,7 @@ import pytest
 
 from facade.errors import Integrity, Unavailable
 from facade.serving.blobs.local import LocalStore
-from facade.serving.blobs.port import BLOCK_BYTES, BlobReader, BlobStore, Ingest
+from facade.serving.blobs.port import BLOCK_BYTES, BlobReader, BlobStore, HotStore, Ingest
 from tests.support.blob_store import MemoryStore
 from tests.support.blobs import HOST, key_of, make_content, make_executor
 
@@ -20,14 +20,14 @@ KEY = key_of(CONTENT)
 class Rig(Protocol):
     """A store, and how to harm what it keeps."""
 
-    store: BlobStore
+    store: HotStore
 
     def flip(self, offset: int) -> None: ...
 
 
 class LocalRig:
     def __init__(self, store: LocalStore, root: Path) -> None:
-        self.store: BlobStore = store
+        self.store: HotStore = store
         self._root = root
 
     def flip(self, offset: int) -> None:
@@ -42,7 +42,7 @@ class LocalRig:
 
 class MemoryRig:
     def __init__(self, store: MemoryStore) -> None:
-        self.store: BlobStore = store
+        self.store: HotStore = store
         self._memory = store
 
     def flip(self, offset: int) -> None:
@@ -125,6 +125,36 @@ async def test_a_read_ends_with_its_block(
     reader = await opened(rig.store)
     view = await reader.read(offset, length)
     assert bytes(view) == CONTENT[offset : offset + expected]
+    reader.close()
+
+
+async def test_what_is_read_at_once_is_what_is_read(rig: Rig) -> None:
+    assert rig.store.opened(KEY.digest) is None
+    await publish(rig.store)
+    waiting = await opened(rig.store)
+    assert await read_object(waiting) == CONTENT
+    reader = rig.store.opened(KEY.digest)
+    assert reader is not None
+    for offset, length in ((0, BLOCK_BYTES), (5, BLOCK_BYTES), (2 * BLOCK_BYTES + 990, 100)):
+        view = reader.read_now(offset, length)
+        if view is not None:  # else it has to be waited for, and may always have to
+            assert bytes(view) == bytes(await waiting.read(offset, length))
+    assert await rig.store.remove(KEY.digest) is None
+    waiting.close()
+    reader.close()
+    assert await rig.store.remove(KEY.digest) == len(CONTENT)
+    assert rig.store.opened(KEY.digest) is None
+
+
+async def test_a_changed_block_is_not_read_at_once_either(rig: Rig) -> None:
+    await publish(rig.store)
+    reader = await opened(rig.store)
+    rig.flip(BLOCK_BYTES)
+    try:
+        view = reader.read_now(BLOCK_BYTES, 10)
+    except Integrity:
+        view = None
+    assert view is None
     reader.close()
 
 

@@ -1,107 +1,18 @@
-"""The short way of a manifest: the same answer, the same judgement, and never out of turn."""
+"""The short way before the HTTP server: the same answer, the same judgement, and never out of turn."""
 
 import asyncio
-import ssl
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from hashlib import shake_256
 from pathlib import Path
 
 import pytest
 
-from facade.oci.digest import Digest
-from facade.serving.api.lane import MAX_KNOWN, Lanes
+from facade.serving.api.understood import MAX_KNOWN
 from facade.serving.identity.limits import TlsLimits
-from facade.target import SignedTarget
-from facade.wings import Pulled
 from tests.support.facade_app import FacadeApp, Tuning, path
-from tests.support.image import one_layer_image
+from tests.support.lanes import DATA, IMAGE, PAYLOAD, SECONDS, Bench
 from tests.support.pki import client_context
 from tests.support.registry import Registry
-
-PAYLOAD = shake_256(b"layer").digest(3_000_000)
-IMAGE = one_layer_image(PAYLOAD)
-DATA = IMAGE.manifests[IMAGE.index][1]
-LAYER = Digest.of(PAYLOAD)
-SECONDS = 20.0
-
-
-@dataclass
-class Wire:
-    """One TLS connection of a device, byte by byte."""
-
-    reader: asyncio.StreamReader
-    writer: asyncio.StreamWriter
-
-    async def ask(self, request: bytes) -> tuple[dict[str, str], bytes]:
-        """Send these very bytes; the answer's head and body."""
-        self.writer.write(request)
-        return await self.answer(body=not request.startswith(b"HEAD"))
-
-    async def answer(self, *, body: bool = True) -> tuple[dict[str, str], bytes]:
-        async with asyncio.timeout(SECONDS):
-            status, *lines = (await self.reader.readuntil(b"\r\n\r\n")).decode().splitlines()
-            head = {"": status} | dict(line.split(": ", 1) for line in lines if line)
-            length = int(head.get("Content-Length", 0)) if body else 0
-            return head, await self.reader.readexactly(length)
-
-    async def ended(self) -> bool:
-        async with asyncio.timeout(SECONDS):
-            return await self.reader.read() == b""
-
-
-@dataclass
-class Bench:
-    facade: FacadeApp
-    registry: Registry
-    target: SignedTarget
-    context: ssl.SSLContext
-
-    def get(
-        self, kind: str = "manifests", *headers: str, method: str = "GET", v: str = "1.1"
-    ) -> bytes:
-        digest = IMAGE.index if kind == "manifests" else LAYER
-        at = path(self.registry, "org/app", kind, digest)
-        return "\r\n".join([f"{method} {at} HTTP/{v}", "Host: x", *headers, "", ""]).encode()
-
-    @asynccontextmanager
-    async def wire(self) -> AsyncIterator[Wire]:
-        reader, writer = await asyncio.open_connection(
-            "localhost", self.facade.port, ssl=self.context, family=2
-        )
-        try:
-            yield Wire(reader, writer)
-        finally:
-            writer.transport.abort()
-
-    async def long_way(self, wire: Wire, request: bytes) -> tuple[dict[str, str], bytes]:
-        """Ask, and see that the HTTP server was asked."""
-        before = self.facade.http_server.requests_count
-        answer = await wire.ask(request)
-        assert self.facade.http_server.requests_count == before + 1
-        return answer
-
-    async def short_way(self, wire: Wire, request: bytes) -> tuple[dict[str, str], bytes]:
-        """Ask, and see that the HTTP server was not."""
-        before = self.facade.http_server.requests_count
-        answer = await wire.ask(request)
-        assert self.facade.http_server.requests_count == before
-        return answer
-
-    async def known(self, wire: Wire, request: bytes) -> None:
-        await self.long_way(wire, request)
-        await self.short_way(wire, request)
-
-    @property
-    def lanes(self) -> Lanes:
-        assert self.facade.app.lanes is not None
-        return self.facade.app.lanes
-
-    @property
-    def reports(self) -> list[Pulled]:
-        return [each for each in self.facade.control.events if isinstance(each, Pulled)]
 
 
 @pytest.fixture
@@ -360,6 +271,75 @@ async def test_a_device_at_its_bound_waits_for_a_slot(tmp_path: Path) -> None:
             assert not asked.done()
             facade.pulls.requests.release(("dev", "kiosk-7"))
             assert (await asked)[1] == DATA
+
+
+def _ping() -> bytes:
+    return b"GET /v2/ HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+@pytest.mark.parametrize("after_a_ping", [True, False])
+async def test_a_drain_lets_a_blob_be_sent_whatever_the_http_server_believes(
+    bench: Bench, after_a_ping: bool
+) -> None:
+    async with bench.wire() as wire:
+        await bench.long_way(wire, bench.get("blobs"))
+        await bench.facade.settled()
+        await bench.long_way(wire, bench.get("blobs"))
+    async with bench.wire(slow=True) as wire, bench.wire() as idle:
+        await bench.short_way(idle, bench.get("blobs"))
+        if after_a_ping:
+            await wire.ask(_ping())
+        before = bench.facade.http_server.requests_count
+        wire.writer.write(bench.get("blobs"))
+        await bench.sending()
+        assert bench.facade.http_server.requests_count == before
+        finished = asyncio.create_task(bench.facade.app.finish(SECONDS))
+        bench.facade.http_server.pre_shutdown()
+        await bench.facade.http_server.shutdown(1.0)
+        assert await idle.ended()
+        assert not finished.done()
+        assert (await wire.answer())[1] == PAYLOAD
+        assert await wire.ended()
+        await finished
+
+
+async def test_who_takes_longer_than_the_drain_is_cut(bench: Bench) -> None:
+    async with bench.wire() as wire:
+        for _ in range(2):
+            await bench.long_way(wire, bench.get("blobs"))
+            await bench.facade.settled()
+    async with bench.wire(slow=True) as wire:
+        wire.writer.write(bench.get("blobs"))
+        await bench.sending()
+        await bench.facade.app.finish(0.1)
+        assert len(await wire.rest()) < len(PAYLOAD)
+    assert bench.reports[-1].outcome == "left"
+
+
+async def test_a_blob_that_waits_for_a_streams_slot_goes_the_long_way(tmp_path: Path) -> None:
+    async with FacadeApp(tmp_path, tuning=Tuning(streams=1)) as facade, Registry() as registry:
+        target = await facade.sign(registry, "org/app", IMAGE)
+        context = client_context(facade.server_ca, facade.ca.device())
+        bench = Bench(facade, registry, target, context)
+        async with bench.wire() as first, bench.wire() as second:
+            await bench.long_way(first, bench.get("blobs"))
+            await facade.settled()
+            await bench.long_way(first, bench.get("blobs"))
+            await facade.pulls.streams.acquire(("dev", "kiosk-7"))
+            asked = asyncio.create_task(bench.long_way(second, bench.get("blobs")))
+            while facade.http_server.requests_count < 3:  # noqa: ASYNC110 - real sockets
+                await asyncio.sleep(0.01)
+            assert not asked.done()
+            facade.pulls.streams.release(("dev", "kiosk-7"))
+            assert (await asked)[1] == PAYLOAD
+
+
+async def test_the_manifests_words_are_not_pushed_out_by_blobs(bench: Bench) -> None:
+    async with bench.wire() as wire:
+        await bench.known(wire, bench.get())
+        for number in range(MAX_KNOWN + 1):
+            await wire.ask(bench.get("config", f"X-Number: {number}"))
+        await bench.short_way(wire, bench.get())
 
 
 async def test_what_is_remembered_is_bounded(bench: Bench) -> None:

@@ -1,4 +1,4 @@
-"""A `BlobStore` in memory that passes the same contract suite as the local one.
+"""A `HotStore` in memory that passes the same contract suite as the local one.
 
 Guarantees: the port's; `capacity` makes it full at any byte. Keeps everything in memory, knows no
 other process, checks reads by the digest of the whole.
@@ -24,7 +24,7 @@ class Stored:
 
 @dataclass
 class MemoryStore:
-    """Implements `BlobStore`.
+    """Implements `HotStore`.
 
     Arguments:
         capacity: bytes of partials and objects together that fit.
@@ -40,6 +40,10 @@ class MemoryStore:
 
     async def open(self, digest: Digest) -> "MemoryReader | None":
         await asyncio.sleep(0)
+        stored = self.kept.get(digest)
+        return None if stored is None else MemoryReader(digest, stored)
+
+    def opened(self, digest: Digest) -> "MemoryReader | None":
         stored = self.kept.get(digest)
         return None if stored is None else MemoryReader(digest, stored)
 
@@ -90,6 +94,9 @@ class MemoryReader:
         stored.users += 1
 
     async def read(self, offset: int, length: int) -> memoryview:
+        return self.read_now(offset, length)
+
+    def read_now(self, offset: int, length: int) -> memoryview:
         data = bytes(self._stored.data)
         if not self._digest.matches(data):
             raise Integrity("A stored object was changed.")

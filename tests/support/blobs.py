@@ -17,7 +17,7 @@ from facade.serving.blobs.limits import TransferLimits
 from facade.serving.blobs.local import LocalStore
 from facade.serving.blobs.observer import NullObserver
 from facade.serving.blobs.opened import LocalReader
-from facade.serving.blobs.port import BlobKey, BlobStore, BlobStream
+from facade.serving.blobs.port import BlobKey, BlobStore, BlobStream, HotStore
 from facade.serving.blobs.possession import PossessionIndex
 from facade.upstream.connection import Connection
 from tests.support.blob_source import ScriptedSource
@@ -118,7 +118,7 @@ async def open_cache(
     *,
     clock: Clock | None = None,
     limits: TransferLimits | None = None,
-    store: BlobStore | None = None,
+    store: HotStore | None = None,
     max_bytes: int | None = None,
 ) -> AsyncIterator[Bench]:
     """A cache on the folder `root` (or on `store`), closed at the end; its partials are within
@@ -179,7 +179,7 @@ class Reading:
 
 
 class LateStore:
-    """A `BlobStore` that finds nothing the first time: just before another published it."""
+    """A `HotStore` that finds nothing the first time: just before another published it."""
 
     def __init__(self, inner: LocalStore) -> None:
         self._inner = inner
@@ -187,6 +187,7 @@ class LateStore:
         self.ingest = inner.ingest
         self.quarantine = inner.quarantine
         self.remove = inner.remove
+        self.opened = inner.opened
         self.objects = inner.objects
 
     async def open(self, digest: Digest) -> LocalReader | None:

@@ -177,7 +177,7 @@ class FacadeApp:
         await self.refresher.start()
         self._stack.push_async_callback(self.refresher.stop)
         background(self._stack, self.guard.run())
-        await self._listen(app)
+        await self._listen(app if tuning.lanes else DeviceApp(app.handle))
 
     def _tls(self) -> TlsContexts:
         server = self.server_ca.server().write(self.folder / "pki", "server")
@@ -189,11 +189,11 @@ class FacadeApp:
         executor = self._stack.enter_context(ThreadPoolExecutor(4))
         self.store = LocalStore.at(self.folder / "cache", executor)
         self._stack.callback(self.store.close)
-        index = PossessionIndex.at(self.folder / "cache" / "index.db", self.clock)
-        self._stack.push_async_callback(index.close)
+        self.index = PossessionIndex.at(self.folder / "cache" / "index.db", self.clock)
+        self._stack.push_async_callback(self.index.close)
         return BlobCache(
             store=self.store,
-            possession=index,
+            possession=self.index,
             clock=self.clock,
             executor=executor,
             limits=self.tuning.limits,

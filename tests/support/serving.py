@@ -249,6 +249,16 @@ class MemoryBlobs:
         self.streams.append(stream)
         return stream
 
+    def hot(
+        self, connection: Connection, repository: Repository, digest: Digest, size: int, /
+    ) -> MemoryStream | None:
+        data = self.contents.get((connection.id, repository, digest))
+        if data is None or len(data) != size:
+            return None
+        stream = MemoryStream(data, "hit")
+        self.streams.append(stream)
+        return stream
+
     async def held(
         self, connection: Connection, repository: Repository, digest: Digest, limit: int, /
     ) -> bytes | None:

@@ -48,6 +48,7 @@ class Tuning:
         ca_fleets: fleets that the device CA may name.
         tls: of the listener.
         rates: of one device.
+        lanes: whether there is a short way before the HTTP server.
     """
 
     allow_cidrs: tuple[str, ...] = LOOPBACK
@@ -62,6 +63,7 @@ class Tuning:
     ca_fleets: tuple[str, ...] = ("*",)
     tls: TlsLimits = _TLS
     rates: Rates = _RATES
+    lanes: bool = True
 
 
 def path(registry: Registry, repository: str, kind: str, digest: Digest | str) -> str:

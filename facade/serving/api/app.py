@@ -25,8 +25,10 @@ from facade.serving.api.exchange import LEFT_STATUS, Bookkeeper, Books, Exchange
 from facade.serving.api.lane import Lanes, Server
 from facade.serving.api.peer import Authorities, Peers
 from facade.serving.api.routes import MetadataFiles, Routes
+from facade.serving.api.shortcut import Shortcut
 from facade.serving.api.streaming import Sender
 from facade.serving.api.traced import Handle, RequestTracer, TracedBooks
+from facade.serving.api.understood import Understood
 from facade.serving.identity.stream import TlsTransport
 from facade.serving.pulls.guard import StreamGuard
 from facade.serving.pulls.reports import Reports
@@ -78,15 +80,17 @@ def device_app(
     if tracer is not None:
         port = DevicePort(routes, TracedBooks(books, tracer), clock, ids)
         return DeviceApp(tracer.around(port.handle))
-    lanes = Lanes(
+    understood = Understood(routes.parse)
+    shortcut = Shortcut(
+        understood=understood,
         pulls=pulls,
         peers=peers,
+        sender=sender,
         books=books,
         clock=clock,
         ids=ids,
-        parse=routes.parse,
-        idle_seconds=idle_seconds,
     )
+    lanes = Lanes(shortcut=shortcut, understood=understood, idle_seconds=idle_seconds)
     return DeviceApp(DevicePort(routes, books, clock, ids).handle, lanes)
 
 
@@ -107,9 +111,14 @@ class DeviceApp:
         return server if self.lanes is None else self.lanes.before(server)
 
     def close(self) -> None:
-        """End the connections that the HTTP server knows nothing of."""
+        """End the connections that the HTTP server knows nothing of, each with what is being sent."""
         if self.lanes is not None:
             self.lanes.close()
+
+    async def finish(self, seconds: float) -> None:
+        """Return when these have ended; who takes longer is cut."""
+        if self.lanes is not None:
+            await self.lanes.finish(seconds)
 
 
 class DevicePort:

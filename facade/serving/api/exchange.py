@@ -32,7 +32,7 @@ class Record:
         started: monotonic seconds.
         route: "version", "manifests", "blobs", "referrers", "tuf", "targets", "whoami", "other".
         cache: "hit", "join", "miss", or "" when no blob was opened.
-        response: the answer whose head is out, while its body follows.
+        begun: the head of an answer is out whose body follows.
         complete: the whole promised body went out.
     """
 
@@ -45,20 +45,25 @@ class Record:
     status: int = LEFT_STATUS
     cache: str = ""
     bytes_sent: int = 0
-    response: web.StreamResponse | None = None
+    begun: bool = False
     complete: bool = False
     first_byte: float | None = None
     error: FacadeError | None = None
 
 
 class Exchange(Record):
-    """A request in hand."""
+    """A request in hand of the HTTP server.
 
-    __slots__ = ("http",)
+    Arguments:
+        response: the answer that is begun.
+    """
+
+    __slots__ = ("http", "response")
 
     def __init__(self, http: web.BaseRequest, request_id: str, started: float) -> None:
         super().__init__(request_id, started, http.method)
         self.http = http
+        self.response: web.StreamResponse | None = None
 
     @property
     def head_only(self) -> bool:
@@ -133,7 +138,7 @@ class Bookkeeper:
 
 def outcome(exchange: Record) -> str:
     """In a word, as `Reports.pulled` wants it."""
-    if exchange.response is not None and not exchange.complete:
+    if exchange.begun and not exchange.complete:
         return "left" if exchange.error is None else "cut"
     if exchange.error is not None:
         return "refused"

@@ -1,148 +1,91 @@
-"""The short way of a manifest that is at hand, asked for in words that were understood before.
+"""The short way of what is at hand, asked for in words that were understood before.
 
     TLS ⇄ Lane ⇄ the HTTP server's protocol, made when it is first needed
 
-Guarantees: every answer is decided anew, as on the long way (`app.DevicePort`): who asks and whether the
-device may still come in, freshness, signature, connection, slots; and it is written down alike.
-There is no second parser: what the bytes of a request mean was said by the HTTP server, of these very
-bytes. Whatever is not plain, is not at hand, or is to be refused takes the long way, untouched. While
-the HTTP server has anything in hand on a connection nothing is answered beside it. Memory is bounded.
+Guarantees: nothing is answered beside what the HTTP server has in hand on a connection, nor beside what
+the lane itself is sending: what comes meanwhile is kept, at most one TLS record, and is the HTTP
+server's. What the HTTP server is not needed for, it knows nothing of: it neither closes a connection on
+which a blob is being sent, nor does it wait for it (`Lanes.finish` does).
+What is answered, and how, `shortcut` says.
 """
 
 import asyncio
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from email.utils import formatdate
-from typing import cast
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol, cast
 
-from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
+from aiohttp import hdrs, web
 
-from facade.clock import Clock
-from facade.errors import FacadeError
-from facade.oci.request import PullRequest, Role
-from facade.serving.api.answers import entity
-from facade.serving.api.exchange import Books, Record
-from facade.serving.api.peer import Peers
+from facade.serving.api.eager import begin
+from facade.serving.api.understood import Understood, is_one_head
 from facade.serving.identity.stream import TlsTransport
-from facade.serving.pulls.answers import ReadyManifest
-from facade.serving.pulls.service import PullService
 
-MAX_WORDS_BYTES = 2048
-MAX_KNOWN = 1024
-"""Requests remembered with what they mean. A fleet's devices ask in the same few words."""
-MAX_FLEETS = 64
-"""For so many fleets the answer to one of them is kept."""
-_END = b"\r\n\r\n"
-_CONDITIONS = (hdrs.IF_NONE_MATCH, hdrs.IF_RANGE, hdrs.RANGE, hdrs.UPGRADE)
-"""With one of these the answer depends on more than what is asked for."""
-
-Parse = Callable[[web.BaseRequest], PullRequest | FacadeError]
 Server = Callable[[], asyncio.Protocol]
 
 
-@dataclass(frozen=True, slots=True)
-class Words:
-    """What the bytes of a request mean.
+class Shortcut(Protocol):
+    """Answers without the HTTP server."""
 
-    Arguments:
-        status_line: of its answer, with what that says about the connection.
-        closing: the connection ends with the answer.
-        answers: by fleet: what was at hand, and the head of its answer.
-    """
-
-    method: str
-    pull: PullRequest
-    status_line: str
-    closing: bool
-    answers: dict[str, tuple[ReadyManifest, bytes]] = field(default_factory=dict)
+    def answer(self, lane: "Lane", asked: bytes) -> bool:
+        """Answer `asked`, or begin to (`Lane.carry`), if that can be done at once; whether it was."""
+        ...
 
 
 class Lanes:
     """What the lanes of one port share.
 
     Arguments:
-        parse: what a path asks for.
         idle_seconds: after which the HTTP server closes a connection that it has no request from.
     """
 
-    def __init__(
-        self,
-        *,
-        pulls: PullService,
-        peers: Peers,
-        books: Books,
-        clock: Clock,
-        ids: Iterator[str],
-        parse: Parse,
-        idle_seconds: float,
-    ) -> None:
-        self._pulls = pulls
-        self._peers = peers
-        self._books = books
-        self._clock = clock
-        self._ids = ids
-        self._parse = parse
-        self._known: dict[bytes, Words] = {}
-        self._date = _Date(clock)
-        self.open: set[Lane] = set()
+    def __init__(self, *, shortcut: Shortcut, understood: Understood, idle_seconds: float) -> None:
+        self.shortcut = shortcut
+        self.understood = understood
         self.spell = idle_seconds / 2
         """So long after its last request the HTTP server surely keeps a connection."""
+        self.ended_at: float | None = None
+        """When the drain began: from then on nothing new is answered."""
+        self._open: set[Lane] = set()
+        self._none_open = asyncio.Event()
 
     def before(self, server: Server) -> "Callable[[], Lane]":
         """Makes the lane of each connection, in front of `server`'s protocols."""
         return lambda: Lane(self, server)
 
+    @property
+    def open(self) -> "frozenset[Lane]":
+        """Those that the HTTP server knows nothing of."""
+        return frozenset(self._open)
+
+    def enter(self, lane: "Lane") -> None:
+        """The HTTP server knows nothing of this one."""
+        self._open.add(lane)
+        self._none_open.clear()
+
+    def leave(self, lane: "Lane") -> None:
+        """It does, or it has ended."""
+        self._open.discard(lane)
+        if not self._open:
+            self._none_open.set()
+
     def close(self) -> None:
-        """End the connections that the HTTP server knows nothing of."""
-        for lane in tuple(self.open):
+        """End the connections that the HTTP server knows nothing of, each with its answer; answer
+        nothing new.
+        """
+        if self.ended_at is None:
+            self.ended_at = asyncio.get_running_loop().time()
+        for lane in self.open:
             lane.close()
 
-    def answer(self, transport: TlsTransport, asked: bytes) -> bool:
-        """Answer `asked`, if that can be done at once; whether it was."""
-        words = self._known.get(asked)
-        if words is None:
-            return False
-        record = Record(next(self._ids), self._clock.monotonic(), words.method)
-        try:
-            device = self._peers.check(transport)
-            before = words.answers.get(device.fleet)
-            ready = self._pulls.ready(device, words.pull, before and before[0])
-        except FacadeError:
-            return False  # the long way says so, in full
-        if ready is None:
-            return False
-        if before is None or before[0] is not ready:
-            before = self._prepare(words, device.fleet, ready)
-        body = b"" if words.method == hdrs.METH_HEAD else ready.data
-        transport.write(b"%b%b\r\n\r\n%b" % (before[1], self._date.now(), body))
-        record.device, record.pull, record.route = device, words.pull, "manifests"
-        record.status, record.bytes_sent = 200, len(body)
-        self._books.finished(record)
-        if words.closing:
-            transport.close()
-        return True
-
-    def understand(self, asked: bytes, http: web.BaseRequest, status: int) -> None:
-        """The HTTP server read `asked` as `http`, and its answer had `status`."""
-        if status != 200 or http.body_exists or any(name in http.headers for name in _CONDITIONS):
-            return
-        pull = self._parse(http)
-        if not isinstance(pull, PullRequest) or pull.role is not Role.MANIFEST:
-            return
-        if len(self._known) >= MAX_KNOWN:
-            del self._known[next(iter(self._known))]
-        self._known[asked] = Words(http.method, pull, _status_line(http), not http.keep_alive)
-
-    def _prepare(
-        self, words: Words, fleet: str, ready: ReadyManifest
-    ) -> tuple[ReadyManifest, bytes]:
-        headers = entity(words.pull.digest, ready.media_type, len(ready.data))
-        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-        made = ready, f"{words.status_line}{lines}Date: ".encode()
-        if len(words.answers) >= MAX_FLEETS:
-            words.answers.clear()
-        words.answers[fleet] = made
-        return made
+    async def finish(self, seconds: float) -> None:
+        """`close`, and return when they have ended; who takes longer than `seconds` from then is cut."""
+        self.close()
+        if self._open and self.ended_at is not None:
+            try:
+                async with asyncio.timeout_at(self.ended_at + seconds):
+                    await self._none_open.wait()
+            except TimeoutError:
+                for lane in self.open:
+                    lane.transport.abort()
 
 
 class Lane(asyncio.Protocol):
@@ -151,16 +94,22 @@ class Lane(asyncio.Protocol):
     __slots__ = (
         "_asked",
         "_busy",
+        "_closing",
+        "_drained",
         "_lanes",
+        "_later",
+        "_lease",
         "_loop",
         "_paused",
         "_returned",
+        "_sending",
         "_server",
-        "_transport",
         "_way",
+        "transport",
     )
 
-    _transport: TlsTransport
+    transport: TlsTransport
+    _lease: TlsTransport
 
     def __init__(self, lanes: Lanes, server: Server) -> None:
         self._lanes = lanes
@@ -169,38 +118,69 @@ class Lane(asyncio.Protocol):
         self._way: asyncio.Protocol | None = None  # the HTTP server's protocol
         self._asked: bytes | None = None  # what it has in hand, when that is one plain request
         self._busy = False  # it has something in hand, or may have
-        self._paused = False  # the device does not take what was written
         self._returned = 0.0
+        self._sending: asyncio.Task[None] | None = None  # an answer of the lane's own
+        self._later = b""  # what came meanwhile
+        self._closing = False  # the connection ends with what is being sent
+        self._paused = False  # the device does not take what was written
+        self._drained: asyncio.Future[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("TlsTransport", transport)
-        self._lanes.open.add(self)
+        self.transport = cast("TlsTransport", transport)
+        self._lanes.enter(self)
 
     def data_received(self, data: bytes) -> None:
+        if self._sending is not None:
+            self._later += data
+            self.transport.pause_reading()
+            return
         # Who sends on without waiting gets one answer a turn from the HTTP server: a thousand in one
         # go would keep everybody else waiting.
-        if self._free and not self._transport.more and self._lanes.answer(self._transport, data):
-            if self._way is None:
-                self._transport.answered()
+        if self._free and not self.transport.more and self._lanes.shortcut.answer(self, data):
             return
-        self._asked = data if not self._busy and is_one_head(data) else None
-        self._busy = True
-        if self._way is None:
-            self._way = self._begin_long_way()
-        self._way.data_received(data)
+        self._hand_over(data)
+
+    def answered(self, *, closing: bool) -> None:
+        """A request was answered without the HTTP server.
+
+        Arguments:
+            closing: the connection ends with that.
+        """
+        if closing:
+            self.transport.close()
+        elif self._way is None:
+            self.transport.answered()
+
+    def carry(self, sending: Coroutine[Any, Any, None], *, closing: bool) -> None:
+        """Answer a request by `sending`, which writes to the transport and is cancelled when the
+        device leaves; nothing else is answered until it has ended. It raises nothing.
+        """
+        self._closing = closing
+        self._sending = begin(self._carried(sending))
+        if self._sending is not None:
+            self._take_back()
+
+    async def drained(self) -> None:
+        """Return when the device has taken so much that it may get more."""
+        if self._paused:
+            self._drained = self._loop.create_future()
+            await self._drained
 
     def returned(self, http: web.BaseRequest, status: int) -> None:
         """The HTTP server has answered one request, wholly."""
         asked, self._asked = self._asked, None
         if asked is None:
             return  # it had more than that in hand, and may still have
-        self._lanes.understand(asked, http, status)
+        self._lanes.understood.learn(asked, http, status)
         self._busy = not http.keep_alive or http.body_exists or hdrs.UPGRADE in http.headers
         self._returned = self._loop.time()
 
     def close(self) -> None:
-        """End the connection."""
-        self._transport.close()
+        """End the connection, after what is being sent."""
+        if self._sending is not None:
+            self._closing = True
+        else:
+            self.transport.close()
 
     def eof_received(self) -> bool | None:
         return self._way.eof_received() if self._way is not None else False
@@ -212,61 +192,58 @@ class Lane(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._paused = False
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_result(None)
         if self._way is not None:
             self._way.resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._lanes.open.discard(self)
+        self._lanes.leave(self)
+        if self._sending is not None:
+            self._sending.cancel()
         if self._way is not None:
             self._way.connection_lost(exc)
 
-    def _begin_long_way(self) -> asyncio.Protocol:
-        self._lanes.open.discard(self)
-        way = self._server()
-        way.connection_made(self._transport)
-        if self._paused:
-            way.pause_writing()
-        return way
+    async def _carried(self, sending: Coroutine[Any, Any, None]) -> None:
+        try:
+            await sending
+        finally:
+            self._sending = None
+            if not self.transport.is_closing():
+                self._go_on()
+
+    def _go_on(self) -> None:
+        """What was being sent is: take up what came meanwhile."""
+        self.answered(closing=self._closing)
+        later, self._later = self._later, b""
+        if later and not self._closing:
+            self.transport.resume_reading()  # before: the HTTP server may want no more of it
+            self._hand_over(later)
+
+    def _hand_over(self, data: bytes) -> None:
+        """Let the HTTP server answer."""
+        self._asked = data if not self._busy and is_one_head(data) else None
+        self._busy = True
+        if self._way is None:
+            self._lanes.leave(self)
+            self._lease = self.transport.lease()
+            self._way = self._server()
+            self._way.connection_made(self._lease)
+            if self._paused:
+                self._way.pause_writing()
+        self._way.data_received(data)
+
+    def _take_back(self) -> None:
+        """From the HTTP server, which has nothing in hand, and would close what it takes for idle."""
+        way, self._way = self._way, None
+        if way is not None:
+            self._lease.end()
+            way.connection_lost(None)
+            self._lanes.enter(self)
 
     @property
     def _free(self) -> bool:
-        if self._busy or self._paused:
+        if self._busy or self._paused or self._lanes.ended_at is not None:
             return False
         # The HTTP server would close a connection over which it hears nothing: it must, now and then.
         return self._way is None or self._loop.time() - self._returned < self._lanes.spell
-
-
-class _Date:
-    """The Date of an answer (RFC 9110, 6.6.1), made once a second."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._second = -1
-        self._text = b""
-
-    def now(self) -> bytes:
-        """As of now."""
-        second = int(self._clock.time())
-        if second != self._second:
-            self._second, self._text = second, formatdate(second, usegmt=True).encode()
-        return self._text
-
-
-def is_one_head(data: bytes) -> bool:
-    """Whether `data` is one request's head, whole, and nothing else, in whatever way it is read."""
-    return (
-        len(data) <= MAX_WORDS_BYTES
-        and data.find(_END) == len(data) - len(_END)
-        and data.count(b"\n") == data.count(b"\r\n")
-        and data.startswith((b"GET ", b"HEAD "))
-    )
-
-
-def _status_line(http: web.BaseRequest) -> str:
-    """With the connection's header, where the version does not say it (RFC 9112, 9.3)."""
-    version = f"HTTP/{http.version.major}.{http.version.minor} 200 OK\r\n"
-    if http.version == HttpVersion11 and not http.keep_alive:
-        return f"{version}Connection: close\r\n"
-    if http.version == HttpVersion10 and http.keep_alive:
-        return f"{version}Connection: keep-alive\r\n"
-    return version

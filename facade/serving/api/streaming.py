@@ -8,7 +8,8 @@ piece of a document, however slowly the device reads, and the caller's slot is h
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
+from typing import Protocol
 
 from aiohttp import web
 
@@ -17,10 +18,10 @@ from facade.device import Device
 from facade.errors import FacadeError, Integrity
 from facade.oci.request import PullRequest
 from facade.serving.api.answers import Plan
-from facade.serving.api.exchange import Exchange
+from facade.serving.api.exchange import Exchange, Record
 from facade.serving.api.peer import Peers
 from facade.serving.blobs.port import BlobStream
-from facade.serving.pulls.answers import BlobAnswer
+from facade.serving.pulls.answers import BlobAnswer, ReadyBlob
 from facade.serving.pulls.guard import StreamGuard
 from facade.serving.pulls.service import PullService, device_key
 
@@ -29,6 +30,48 @@ PIECE_BYTES = 64 * 1024
 TURN_BYTES = 2 * 1024 * 1024
 """After so many in a row everybody else has a turn. Where the device keeps up and the file is in memory
 nothing ever makes a stream wait, and 64 MiB in one go kept the loop for 40 ms."""
+
+
+class Output(Protocol):
+    """Where one answer is written. Its methods raise ConnectionError when the device has left."""
+
+    @property
+    def plan(self) -> Plan:
+        """Of the answer."""
+        ...
+
+    @property
+    def transport(self) -> asyncio.Transport:
+        """Of the connection."""
+        ...
+
+    async def begin(self) -> None:
+        """Write the head; the first piece follows at once."""
+        ...
+
+    async def write(self, piece: memoryview) -> None:
+        """Write the next of the body; returns when it was copied and the device may get more."""
+        ...
+
+    async def end(self) -> None:
+        """That was all."""
+        ...
+
+
+class HttpOutput:
+    """Through the HTTP server."""
+
+    def __init__(self, exchange: Exchange, plan: Plan) -> None:
+        self.plan = plan
+        self.transport = _transport(exchange)
+        self.response = web.StreamResponse(status=plan.status, headers=plan.headers)
+        self.write = self.response.write
+        self.end = self.response.write_eof
+        self._exchange = exchange
+
+    async def begin(self) -> None:
+        self._exchange.response = self.response
+        await self.response.prepare(self._exchange.http)
 
 
 class Sender:
@@ -50,19 +93,29 @@ class Sender:
         Raises what the stream raises before its first byte; after that the connection is cut and
         `exchange.error` says why.
         """
-        transport = _transport(exchange)
+        output = HttpOutput(exchange, plan)
         async with (
-            self._watched(exchange, device, answer.request, transport),
+            self._watched(exchange, device, answer.request, output.transport),
             self._pulls.streams.hold(device_key(device)),
         ):
             if self._pulls.rates is not None:
                 await self._pulls.rates.stream(device_key(device))
-            stream = await answer.open()
-            exchange.cache = stream.outcome
-            try:
-                return await self._send(exchange, device, stream, plan, transport)
-            finally:
-                await stream.aclose()
+            async with aclosing(await answer.open()) as stream:
+                await self._send(exchange, device, stream, output)
+        return output.response
+
+    async def send_ready(
+        self, record: Record, device: Device, ready: ReadyBlob, output: Output
+    ) -> None:
+        """As `send`, what is open already; a request's slot is taken here. Its stream is closed."""
+        key = device_key(device)
+        async with (
+            aclosing(ready.stream),
+            self._watched(record, device, ready.request, output.transport),
+            self._pulls.requests.hold(key),
+            self._pulls.streams.hold(key),
+        ):
+            await self._send(record, device, ready.stream, output)
 
     async def document(
         self,
@@ -89,15 +142,16 @@ class Sender:
         if small:
             exchange.bytes_sent = len(data)
             return web.Response(status=plan.status, body=data, headers=plan.headers)
+        output = HttpOutput(exchange, plan)
         if request is None:
-            return await self._send_pieces(exchange, device, data, plan, transport)
+            return await self._send_pieces(exchange, device, data, output)
         async with self._watched(exchange, device, request, transport):
-            return await self._send_pieces(exchange, device, data, plan, transport)
+            return await self._send_pieces(exchange, device, data, output)
 
     @asynccontextmanager
     async def _watched(
         self,
-        exchange: Exchange,
+        record: Record,
         device: Device,
         request: PullRequest,
         transport: asyncio.Transport,
@@ -114,46 +168,35 @@ class Sender:
         finally:
             self._guard.forget(watched)
             if watched.ended_by is not None:
-                exchange.error = watched.ended_by
+                record.error = watched.ended_by
 
     async def _send_pieces(
-        self,
-        exchange: Exchange,
-        device: Device,
-        data: bytes,
-        plan: Plan,
-        transport: asyncio.Transport,
+        self, exchange: Exchange, device: Device, data: bytes, output: HttpOutput
     ) -> web.StreamResponse:
-        response = web.StreamResponse(status=plan.status, headers=plan.headers)
-        exchange.status, exchange.response = plan.status, response
-        await response.prepare(exchange.http)
+        await _begin(exchange, output)
         view = memoryview(data)
         for at in range(0, len(view), PIECE_BYTES):
-            self._peers.check(transport)
+            self._peers.check(output.transport)
             piece = view[at : at + PIECE_BYTES]
-            await response.write(piece)
+            await output.write(piece)
             exchange.bytes_sent += len(piece)
             if self._pulls.rates is not None:
                 await self._pulls.rates.sent(device_key(device), len(piece))
-        await response.write_eof()
+        await output.end()
         exchange.complete = True
-        return response
+        return output.response
 
     async def _send(
-        self,
-        exchange: Exchange,
-        device: Device,
-        stream: BlobStream,
-        plan: Plan,
-        transport: asyncio.Transport,
-    ) -> web.StreamResponse:
+        self, record: Record, device: Device, stream: BlobStream, output: Output
+    ) -> None:
+        record.cache = stream.outcome
+        plan, rates = output.plan, self._pulls.rates
         chunks = aiter(stream.chunks(plan.start, plan.stop))
         chunk = await anext(chunks, None)
-        self._peers.check(transport)  # the guard's next round may come after a small blob's end
-        exchange.first_byte = self._clock.monotonic()
-        response = web.StreamResponse(status=plan.status, headers=plan.headers)
-        exchange.status, exchange.response = plan.status, response
-        await response.prepare(exchange.http)
+        # The guard's next round may come after a small blob's end.
+        self._peers.check(output.transport)
+        record.first_byte = self._clock.monotonic()
+        await _begin(record, output)
         expected = plan.stop - plan.start
         turn = 0
         try:
@@ -161,26 +204,28 @@ class Sender:
                 size = len(chunk)
                 # The view is ours until the next is asked for; the transport has encrypted it,
                 # and so copied it, when write() has handed it over.
-                await response.write(chunk)
-                exchange.bytes_sent += size
-                if self._pulls.rates is not None:
-                    await self._pulls.rates.sent(device_key(device), size)
+                await output.write(chunk)
+                record.bytes_sent += size
+                if rates is not None:
+                    await rates.sent(device_key(device), size)
                 turn += size
                 if turn >= TURN_BYTES:
                     turn = 0
                     await asyncio.sleep(0)
                 chunk = await anext(chunks, None)
-            if exchange.bytes_sent != expected:
-                raise Integrity(
-                    f"The stream ended after {exchange.bytes_sent} of {expected} bytes."
-                )
-            await response.write_eof()
+            if record.bytes_sent != expected:
+                raise Integrity(f"The stream ended after {record.bytes_sent} of {expected} bytes.")
+            await output.end()
         except FacadeError as error:
-            exchange.error = error
-            transport.abort()
-            return response
-        exchange.complete = True
-        return response
+            record.error = error
+            output.transport.abort()
+            return
+        record.complete = True
+
+
+async def _begin(record: Record, output: Output) -> None:
+    record.status, record.begun = output.plan.status, True
+    await output.begin()
 
 
 def _transport(exchange: Exchange) -> asyncio.Transport:

@@ -19,21 +19,19 @@ from facade.errors import Integrity, Unavailable
 from facade.oci.digest import Digest
 from facade.oci.reference import Repository
 from facade.serving.blobs.flight import Flights
-from facade.serving.blobs.held import open_held, read_held
+from facade.serving.blobs.held import keep, open_held, open_hot, read_held
 from facade.serving.blobs.limits import TransferLimits
 from facade.serving.blobs.observer import BlobObserver, NullObserver
 from facade.serving.blobs.port import (
     BlobKey,
     BlobReader,
     BlobSource,
-    BlobStore,
     BlobStream,
-    Ingest,
-    Possession,
+    HotPossession,
+    HotStore,
 )
 from facade.serving.blobs.sharing import Tails
 from facade.serving.blobs.streams import StoredStream, TransferStream
-from facade.serving.blobs.threads import run_to_end
 from facade.upstream.connection import Connection
 
 log = structlog.get_logger(__name__)
@@ -53,8 +51,8 @@ class BlobCache:
     def __init__(
         self,
         *,
-        store: BlobStore,
-        possession: Possession,
+        store: HotStore,
+        possession: HotPossession,
         clock: Clock,
         executor: Executor,
         limits: TransferLimits | None = None,
@@ -106,6 +104,20 @@ class BlobCache:
         {"hit": told.hit, "join": told.joined, "miss": told.missed}[stream.outcome](host)
         return stream
 
+    def hot(
+        self, connection: Connection, repository: Repository, digest: Digest, size: int
+    ) -> BlobStream | None:
+        """What `get` would give, if nothing has to be waited for until its first bytes, which are right."""
+        key = BlobKey(connection.id, connection.host, repository, digest)
+        if self.flights.is_running(key, size):
+            return None
+        stream = open_hot(
+            self._store, self._possession, key, size, lambda error: self._quarantine(key, error)
+        )
+        if stream is not None:
+            self._observer.hit(str(connection.host))
+        return stream
+
     async def read(
         self,
         connection: Connection,
@@ -135,15 +147,7 @@ class BlobCache:
             raise Integrity("The content does not match its digest.")
         key = BlobKey(connection.id, connection.host, repository, digest)
         try:
-            known = await self._store.open(digest)
-            if known is None:
-                ingest = await self._store.ingest(key, len(data), lambda _: None)
-                try:
-                    await run_to_end(self._executor, lambda: _write_all(ingest, data))
-                finally:
-                    await ingest.close(keep=False)
-            else:
-                known.close()
+            await keep(self._store, key, data, self._executor)
             await self._published(key, len(data))
         except Unavailable as error:
             log.warning("put_failed", digest=str(digest), error=error.message)
@@ -288,9 +292,3 @@ class BlobCache:
         )
         self._observer.integrity_failed(host, repository, digest, error.message)
         await self._store.quarantine(key.digest)
-
-
-def _write_all(ingest: Ingest, data: bytes) -> None:
-    ingest.restart()
-    ingest.write(memoryview(data))
-    ingest.publish()

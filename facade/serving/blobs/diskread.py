@@ -52,19 +52,26 @@ class FileReader:
 
         Raises OSError when the disk fails.
         """
-        done = 0
+        done = self.fill_now(view, offset)
+        if done == len(view):
+            return done
+        return done + await self._fill_in_thread(view[done:], offset + done)
+
+    def fill_now(self, view: memoryview, offset: int) -> int:
+        """Fill `view` from `offset` with what is in memory; returns how many bytes that were.
+
+        Raises OSError when the disk fails.
+        """
         if self._mode.nowait:
             try:
-                done = os.preadv(self._fd, [view], offset, os.RWF_NOWAIT)
+                return os.preadv(self._fd, [view], offset, os.RWF_NOWAIT)
             except BlockingIOError:
                 pass  # nothing of it is in memory
             except OSError as error:
                 if error.errno not in _UNSUPPORTED:
                     raise
                 self._mode.nowait = False
-            if done == len(view):
-                return done
-        return done + await self._fill_in_thread(view[done:], offset + done)
+        return 0
 
     def close(self) -> None:
         """Close once no read is under way."""

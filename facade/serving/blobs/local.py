@@ -47,7 +47,7 @@ _Result = TypeVar("_Result")
 
 
 class LocalStore:
-    """Implements `BlobStore` and `sharing.Tails`.
+    """Implements `HotStore` and `sharing.Tails`.
 
     Arguments:
         layout: its folders, which exist.
@@ -114,20 +114,22 @@ class LocalStore:
         return self._layout.refuses()
 
     async def open(self, digest: Digest) -> LocalReader | None:
-        while True:
-            shared = self._open.get(digest)
-            if shared is not None and shared.take():
-                self._open.move_to_end(digest)
-                return LocalReader(shared, self._retire_idle)
+        # Again and again: what was opened may be closed or removed before it is taken.
+        while (reader := self.opened(digest)) is None:
             task = self._opening.get(digest)
             if task is None:
                 task = asyncio.create_task(self._open_object(digest))
                 self._opening[digest] = task
-            shared = await asyncio.shield(task)
-            if shared is None:
+            if await asyncio.shield(task) is None:
                 return None
-            if not shared.retired and shared.take():  # else it was closed or removed meanwhile
-                return LocalReader(shared, self._retire_idle)
+        return reader
+
+    def opened(self, digest: Digest) -> LocalReader | None:
+        shared = self._open.get(digest)
+        if shared is None or not shared.take():
+            return None
+        self._open.move_to_end(digest)
+        return LocalReader(shared, self._retire_idle)
 
     async def ingest(self, key: BlobKey, size: int, feed: Feed) -> LocalIngest:
         job = partial(open_ingest, key, size, feed, self._place)

@@ -110,17 +110,33 @@ class LocalReader:
         self._open = True
 
     async def read(self, offset: int, length: int) -> memoryview:
-        index, inside = divmod(offset, BLOCK_BYTES)
-        count = min(BLOCK_BYTES, self.size - index * BLOCK_BYTES)
-        block = self._buffer if count == len(self._buffer) else self._buffer[:count]
+        index = offset // BLOCK_BYTES
+        block = self._space(index)
         try:
             found = await self._file.fill(block, index * BLOCK_BYTES)
         except OSError as error:
             raise Integrity(f"A cached block cannot be read: {error.strerror}.") from error
-        if found != count:
+        if found != len(block):
             raise Integrity("A cached file is cut short.")
+        return self._checked(block, offset, length)
+
+    def read_now(self, offset: int, length: int) -> memoryview | None:
+        index = offset // BLOCK_BYTES
+        block = self._space(index)
+        try:
+            found = self._file.fill_now(block, index * BLOCK_BYTES)
+        except OSError:
+            return None  # `read` says what is wrong
+        return self._checked(block, offset, length) if found == len(block) else None
+
+    def _space(self, index: int) -> memoryview:
+        count = min(BLOCK_BYTES, self.size - index * BLOCK_BYTES)
+        return self._buffer if count == len(self._buffer) else self._buffer[:count]
+
+    def _checked(self, block: memoryview, offset: int, length: int) -> memoryview:
+        index, inside = divmod(offset, BLOCK_BYTES)
         self._tags.check(index, block)
-        if inside == 0 and length >= count:
+        if inside == 0 and length >= len(block):
             return block
         return block[inside : inside + length]
 

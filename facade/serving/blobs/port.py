@@ -62,6 +62,10 @@ class BlobReader(Protocol):
         """
         ...
 
+    def read_now(self, offset: int, length: int) -> memoryview | None:
+        """What `read` would give, if nothing has to be waited for. Raises Integrity like `read`."""
+        ...
+
     def close(self) -> None:
         """Give it back; calling again does nothing."""
         ...
@@ -151,6 +155,14 @@ class BlobStore(Protocol):
         ...
 
 
+class HotStore(BlobStore, Protocol):
+    """A store that keeps objects open."""
+
+    def opened(self, digest: Digest) -> BlobReader | None:
+        """The published object, if it is open already; None tells nothing."""
+        ...
+
+
 class Possession(Protocol):
     """Which repository was seen to have which content. Losing it costs requests, never trust."""
 
@@ -172,6 +184,14 @@ class Possession(Protocol):
 
     def touch(self, digest: Digest) -> None:
         """It was used just now; written later, in batches."""
+        ...
+
+
+class HotPossession(Possession, Protocol):
+    """One that remembers what it said."""
+
+    def remembers(self, key: BlobKey) -> bool:
+        """Whether `has` is known to be true, without looking; False tells nothing."""
         ...
 
 

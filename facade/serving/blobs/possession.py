@@ -49,7 +49,7 @@ class _Added(NamedTuple):
 
 
 class PossessionIndex:
-    """Implements `Possession`; also the least-recently-used order for `eviction`.
+    """Implements `HotPossession`; also the least-recently-used order for `eviction`.
 
     Arguments:
         reads, writes: on one database, owned.
@@ -89,8 +89,7 @@ class PossessionIndex:
         return cls(*open_lanes(path), clock, commit_seconds=commit_seconds)
 
     async def has(self, key: BlobKey) -> bool:
-        if key in self._known:
-            self._known.move_to_end(key)
+        if self.remembers(key):
             return True
         row = await self._one(
             "SELECT 1 FROM possession WHERE digest = ? AND connection = ? AND repository = ?",
@@ -99,6 +98,12 @@ class PossessionIndex:
         if row is not None:
             self.proven(key)
         return row is not None
+
+    def remembers(self, key: BlobKey) -> bool:
+        known = key in self._known
+        if known:
+            self._known.move_to_end(key)
+        return known
 
     async def at_registry(self, host: RegistryHost, digest: Digest) -> bool:
         row = await self._one(

@@ -24,19 +24,27 @@ class StoredStream:
     Arguments:
         reader: open; closed with the stream.
         spoiled: awaited when a block does not match, before Integrity is raised.
+        first: its first bytes, which `reader` gave last: a view of it that is still valid.
     """
 
     outcome: Outcome = "hit"
 
-    def __init__(self, reader: BlobReader, spoiled: Spoiled) -> None:
+    def __init__(
+        self, reader: BlobReader, spoiled: Spoiled, first: memoryview | None = None
+    ) -> None:
         self._reader = reader
         self._spoiled = spoiled
+        self._first = first
         self.size = reader.size
 
     async def chunks(self, start: int = 0, stop: int | None = None) -> AsyncIterator[memoryview]:
         read = self._reader.read
         end = self.size if stop is None else stop
         position = start
+        first, self._first = self._first, None
+        if first is not None and start == 0 and end == self.size:
+            position = len(first)
+            yield first
         while position < end:
             try:
                 view = await read(position, end - position)

@@ -3,7 +3,7 @@
 Guarantees: the public interface of `asyncio.Transport`. `get_extra_info` also answers
 `peercert_der` (the client's verified certificate, bytes), `ssl_object`, `sslcontext` and
 `cipher`, and `peername` with what a listed balancer says; everything else comes from the plain
-transport. Does not half-close: an HTTP
+transport. Through a `lease` that has ended nothing can be done to the connection. Does not half-close: an HTTP
 server never does, and TLS 1.3's half-close is not worth a state of its own here.
 """
 
@@ -43,12 +43,21 @@ class Connection(Protocol):
 class TlsTransport(asyncio.Transport):
     """Plaintext in, plaintext out."""
 
-    __slots__ = ("_connection", "_raw")
+    __slots__ = ("_connection", "_ended", "_raw")
 
     def __init__(self, connection: Connection, raw: asyncio.Transport) -> None:
         super().__init__()
         self._connection = connection
         self._raw = raw
+        self._ended = False
+
+    def lease(self) -> "TlsTransport":
+        """Another on the same connection, for somebody who may have to give it up."""
+        return TlsTransport(self._connection, self._raw)
+
+    def end(self) -> None:
+        """Whoever has this lease has it no more: for them the connection is closed."""
+        self._ended = True
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         tls = self._connection.tls
@@ -78,9 +87,12 @@ class TlsTransport(asyncio.Transport):
         self._connection.watchdog.begin()
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        self._connection.write(data)
+        if not self._ended:
+            self._connection.write(data)
 
     def writelines(self, list_of_data: Iterable[bytes | bytearray | memoryview]) -> None:
+        if self._ended:
+            return
         pieces = list(list_of_data)
         if sum(map(len, pieces)) <= _JOIN_BELOW_BYTES:
             self._connection.write(b"".join(pieces))
@@ -107,19 +119,23 @@ class TlsTransport(asyncio.Transport):
         return not (self._connection.read_paused or self.is_closing())
 
     def pause_reading(self) -> None:
-        self._connection.pause_reading()
+        if not self._ended:
+            self._connection.pause_reading()
 
     def resume_reading(self) -> None:
-        self._connection.resume_reading()
+        if not self._ended:
+            self._connection.resume_reading()
 
     def is_closing(self) -> bool:
-        return self._connection.closing or self._raw.is_closing()
+        return self._ended or self._connection.closing or self._raw.is_closing()
 
     def close(self) -> None:
-        self._connection.close()
+        if not self._ended:
+            self._connection.close()
 
     def abort(self) -> None:
-        self._connection.abort()
+        if not self._ended:
+            self._connection.abort()
 
     def get_protocol(self) -> asyncio.BaseProtocol:
         protocol = self._connection.app

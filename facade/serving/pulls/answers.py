@@ -55,6 +55,15 @@ class BlobAnswer(Answer):
 
 
 @dataclass(frozen=True, slots=True)
+class ReadyBlob:
+    """A blob that may be served, open; its first bytes are in memory. Close its stream."""
+
+    request: PullRequest
+    media_type: str
+    stream: BlobStream
+
+
+@dataclass(frozen=True, slots=True)
 class ReferrersAnswer:
     """An image index of referrers, made by us (OCI distribution-spec, "Listing Referrers")."""
 

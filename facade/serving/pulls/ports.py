@@ -70,6 +70,14 @@ class Blobs(Protocol):
         """Content of `size` bytes for one reader. Raises Integrity, Upstream, Denied."""
         ...
 
+    def hot(
+        self, connection: Connection, repository: Repository, digest: Digest, size: int, /
+    ) -> BlobStream | None:
+        """What `get` would give, if nothing has to be waited for until its first bytes, which are right;
+        None tells nothing.
+        """
+        ...
+
     async def held(
         self, connection: Connection, repository: Repository, digest: Digest, limit: int, /
     ) -> bytes | None:

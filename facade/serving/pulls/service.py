@@ -21,7 +21,13 @@ from facade.oci.request import PullRequest, Role
 from facade.reasons import Reason
 from facade.serving.blobs.port import BlobStream
 from facade.serving.pulls.admission import Slots
-from facade.serving.pulls.answers import BlobAnswer, ManifestAnswer, ReadyManifest, ReferrersAnswer
+from facade.serving.pulls.answers import (
+    BlobAnswer,
+    ManifestAnswer,
+    ReadyBlob,
+    ReadyManifest,
+    ReferrersAnswer,
+)
 from facade.serving.pulls.manifests import Manifests
 from facade.serving.pulls.ports import Authorisation, Blobs
 from facade.serving.pulls.rates import DeviceKey, DeviceRates
@@ -137,6 +143,22 @@ class PullService:
             )
 
         return BlobAnswer(request, size, BLOB_MEDIA_TYPE, open=open_stream)
+
+    def ready_blob(self, device: Device, request: PullRequest) -> ReadyBlob | None:
+        """A blob, if nothing has to be waited for: not the decision, nor its first bytes, nor a slot of
+        either kind. None = `blob` knows more.
+
+        Raises like `blob`.
+        """
+        key = device_key(device)
+        if self.rates is not None or not (self.requests.free(key) and self.streams.free(key)):
+            return None
+        allowed = self._authorisation.decide_now(device.fleet, request)
+        connection = self._connection(request)
+        if allowed is None or len(allowed.sizes) > 1:
+            return None
+        stream = self._blobs.hot(connection, request.repository, request.digest, allowed.size)
+        return None if stream is None else ReadyBlob(request, BLOB_MEDIA_TYPE, stream)
 
     async def referrers(
         self, device: Device, request: PullRequest, *, artifact_type: str | None = None

@@ -99,6 +99,7 @@ class TracedBlobs:
     def __init__(self, inner: Blobs, tracer: SpanTracer) -> None:
         self._inner = inner
         self._tracer = tracer
+        self.hot = inner.hot
 
     async def get(
         self,

@@ -523,3 +523,39 @@ async def test_a_client_that_takes_nothing_is_cut(context: ssl.SSLContext) -> No
             with pytest.raises(ConnectionResetError):
                 await asyncio.to_thread(peer.receive_all)
             await listener.settled()
+
+
+async def test_through_a_lease_that_has_ended_nothing_is_done_to_the_connection(
+    context: ssl.SSLContext,
+) -> None:
+    def answer(protocol: ScriptedProtocol, data: bytes) -> None:
+        owner = protocol.wire
+        assert isinstance(owner, TlsTransport)
+        lease = owner.lease()
+        lease.write(b"through the lease, ")
+        assert lease.get_extra_info("peercert_der") == DEVICE.der
+        assert not lease.is_closing()
+        lease.end()
+        assert lease.is_closing()
+        lease.pause_reading()
+        lease.write(b"not this")
+        lease.writelines([b"nor", b"that"])
+        lease.close()
+        lease.abort()
+        assert owner.is_reading()
+        owner.pause_reading()
+        lease.resume_reading()
+        assert not owner.is_reading()
+        owner.resume_reading()
+        owner.write(b"then without it; " + data)
+
+    async with tls_listener(context, Apps(answer)) as listener:
+
+        def talk(peer: TlsPeer) -> bytes:
+            peer.send(b"once")
+            first = peer.receive_exactly(40)
+            peer.send(b"again")
+            return first + peer.receive_exactly(41)
+
+        words = b"through the lease, then without it; "
+        assert await in_thread(listener, talk) == words + b"once" + words + b"again"

@@ -1,6 +1,7 @@
 """Hit, join or start; and whose content it is."""
 
 import asyncio
+import fcntl
 import sqlite3
 from dataclasses import replace
 from pathlib import Path
@@ -50,6 +51,11 @@ async def fill(bench: Bench, connection: Connection, repository: Repository) -> 
     stream = await ask(bench, ScriptedSource(CONTENT), connection, repository)
     assert await read_all(stream) == CONTENT
     await idle(bench)
+
+
+def file_of(root: Path) -> Path:
+    (found,) = root.glob(f"blobs/sha256/*/{DIGEST.hex}")
+    return found
 
 
 def lose_index(root: Path) -> None:
@@ -287,3 +293,75 @@ async def test_an_index_that_fails_costs_a_request_and_never_trust(tmp_path: Pat
             assert stream.outcome == "hit"
             assert await read_all(stream) == CONTENT
         assert (source.confirmed, source.opened) == (1, [])
+
+
+def hot(
+    bench: Bench, repository: Repository = REPOSITORY, size: int = len(CONTENT)
+) -> BlobStream | None:
+    return bench.cache.hot(CONNECTION, repository, DIGEST, size)
+
+
+async def test_what_is_open_and_proven_is_had_without_waiting(tmp_path: Path) -> None:
+    async with open_cache(tmp_path) as bench:
+        await fill(bench, CONNECTION, REPOSITORY)
+        assert hot(bench) is None  # not open yet
+        assert await read_all(await ask(bench, ScriptedSource(CONTENT))) == CONTENT
+        stream = hot(bench)
+        assert stream is not None
+        assert (stream.outcome, bench.observer.count("hit")) == ("hit", 2)
+        assert await read_all(stream) == CONTENT
+        again = hot(bench)
+        assert again is not None
+        assert await read_all(again, 5, 300_000) == CONTENT[5:300_000]
+
+
+async def test_nothing_is_had_without_waiting_that_may_not_be(tmp_path: Path) -> None:
+    async with open_cache(tmp_path) as bench:
+        await fill(bench, CONNECTION, REPOSITORY)
+        stream = await ask(bench, ScriptedSource(CONTENT))
+        assert hot(bench, OTHER_REPOSITORY) is None
+        assert hot(bench, size=len(CONTENT) - 1) is None
+        assert hot(bench) is not None
+        await bench.index.forget([DIGEST])
+        assert hot(bench) is None
+        await stream.aclose()
+
+
+@pytest.mark.parametrize("in_first_block", [True, False])
+async def test_a_spoiled_block_is_never_had_without_waiting(
+    tmp_path: Path, in_first_block: bool
+) -> None:
+    async with open_cache(tmp_path) as bench:
+        await fill(bench, CONNECTION, REPOSITORY)
+        await read_all(await ask(bench, ScriptedSource(CONTENT)))
+        path = file_of(tmp_path)
+        with path.open("r+b") as file:
+            file.seek(0 if in_first_block else 3 * BLOCK_BYTES)
+            file.write(bytes([CONTENT[0 if in_first_block else 3 * BLOCK_BYTES] ^ 1]))
+        stream = hot(bench)
+        if in_first_block:
+            assert stream is None
+            assert bench.observer.count("integrity_failed") == 0  # whoever may wait finds it
+            assert await bench.store.remove(DIGEST) == len(CONTENT)  # nobody reads it
+            return
+        assert stream is not None
+        with pytest.raises(Integrity):
+            await read_all(stream)
+        assert bench.observer.count("integrity_failed") == 1
+        assert hot(bench) is None
+
+
+async def test_an_object_in_the_middle_of_its_removal_is_not_had(tmp_path: Path) -> None:
+    async with open_cache(tmp_path) as bench:
+        await fill(bench, CONNECTION, REPOSITORY)
+        await read_all(await ask(bench, ScriptedSource(CONTENT)))
+        path = file_of(tmp_path)
+        with path.open("rb") as other:
+            fcntl.flock(other, fcntl.LOCK_EX)  # as another process does before it removes it
+            assert hot(bench) is None
+        stream = hot(bench)
+        assert stream is not None
+        assert await bench.store.remove(DIGEST) is None  # it is in use
+        await stream.aclose()
+        path.unlink()
+        assert hot(bench) is None

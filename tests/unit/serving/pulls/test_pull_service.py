@@ -14,7 +14,9 @@ from facade.oci.reference import Repository
 from facade.oci.request import PullRequest, Role
 from facade.reasons import Reason
 from facade.serving.pulls.admission import Slots, upstream_overloaded
+from facade.serving.pulls.answers import ReadyBlob
 from facade.serving.pulls.manifests import Manifests
+from facade.serving.pulls.rates import DeviceRates, Rates
 from facade.serving.pulls.reports import Reports
 from facade.serving.pulls.service import BLOB_MEDIA_TYPE, PullService, device_key
 from facade.serving.pulls.sources import Sources
@@ -302,3 +304,54 @@ def test_the_generation_changes_with_the_view_and_with_the_control_side() -> Non
     bench.control.restore()
     seen.add(generation())
     assert len(seen) == 3
+
+
+async def filled(bench: Bench) -> Bench:
+    answer = await bench.pulls.blob(a_device(), request(Role.BLOB, LAYER))
+    await (await answer.open()).aclose()
+    return bench
+
+
+def ready(bench: Bench, fleet: str = "dev") -> ReadyBlob | None:
+    return bench.pulls.ready_blob(a_device(fleet), request(Role.BLOB, LAYER))
+
+
+async def test_a_blob_at_hand_is_ready_under_the_same_decision() -> None:
+    bench = await filled(Bench())
+    found = ready(bench)
+    assert found is not None
+    assert (found.media_type, found.stream.size) == (BLOB_MEDIA_TYPE, len(LAYER))
+    with pytest.raises(Denied):
+        ready(bench, "other")
+    bench.control.disconnect(GHCR)
+    with pytest.raises(Denied) as refused:
+        ready(bench)
+    assert refused.value.reason is Reason.HOST_NOT_CONNECTED
+
+
+async def test_a_blob_is_not_ready_when_anything_has_to_be_waited_for() -> None:
+    assert ready(Bench()) is None  # its bytes
+    bench = await filled(Bench(allowed(Role.BLOB, LAYER, "x/layer", len(LAYER), 1)))
+    bench.signed.decisions[Role.BLOB, Digest.of(LAYER)] = allowed(
+        Role.BLOB, LAYER, "x/layer", len(LAYER), 1
+    )
+    assert ready(bench) is None  # its size
+    for kind in ("requests", "streams"):
+        bench = await filled(Bench())
+        slots: Slots[tuple[str, str]] = getattr(bench.pulls, kind)
+        for _ in range(8):
+            await slots.acquire(device_key(a_device()))
+        assert ready(bench) is None  # a slot
+        slots.release(device_key(a_device()))
+        assert ready(bench) is not None
+    bench.pulls.rates = DeviceRates(
+        Rates(bytes_per_second=1e9), wait_seconds=1, clock=FakeClock(), observer=NoObserver()
+    )
+    assert ready(bench) is None  # its turn, perhaps
+
+
+class NoObserver:
+    """Counts nothing."""
+
+    def rate_waited(self, limit: str) -> None:
+        """Ignore it."""
