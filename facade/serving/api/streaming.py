@@ -1,4 +1,5 @@
-"""Sending content: from the verified stream, or from memory, to the socket.
+"""Sending content: from the verified stream, or from memory, to the socket; through the HTTP server, or
+beside it (`shortcut`).
 
 Guarantees: nothing is sent before the stream gave its first bytes, so what fails until then is a
 proper answer; what fails later cuts the connection, so no client takes the body for complete; a

@@ -13,7 +13,7 @@ from facade.oci.digest import Digest
 from facade.oci.host import RegistryHost
 from facade.oci.reference import Repository
 from facade.reasons import Reason
-from facade.serving.blobs.port import BLOCK_BYTES, BlobStream
+from facade.serving.blobs.port import BLOCK_BYTES, BlobKey, BlobStream
 from facade.upstream.connection import Connection
 from tests.support.blob_source import Answer, ScriptedSource, broken
 from tests.support.blob_store import MemoryStore
@@ -365,3 +365,20 @@ async def test_an_object_in_the_middle_of_its_removal_is_not_had(tmp_path: Path)
         await stream.aclose()
         path.unlink()
         assert hot(bench) is None
+
+
+async def test_whoever_asks_for_what_is_under_way_joins_it(tmp_path: Path) -> None:
+    async with open_cache(tmp_path) as bench:
+        await fill(bench, CONNECTION, REPOSITORY)
+        await read_all(await ask(bench, ScriptedSource(CONTENT)))
+        assert hot(bench) is not None
+        key = BlobKey(CONNECTION.id, CONNECTION.host, REPOSITORY, DIGEST)
+        async with asyncio.TaskGroup() as group:
+            running = group.create_task(
+                bench.cache.flights.stream(key, len(CONTENT), ScriptedSource(CONTENT))
+            )
+            await asyncio.sleep(0)
+            assert bench.cache.flights.is_running(key, len(CONTENT))
+            assert hot(bench) is None
+        await (await running).aclose()
+        await idle(bench)
