@@ -21,7 +21,7 @@ from pathlib import Path
 from tests.bench.loads import Load, blob_loads, crowd_loads, growth_loads, small_loads, whole_loads
 from tests.bench.report import summary, table, write
 from tests.bench.rounds import OURS, Series, missed
-from tests.bench.stand import Stand, stand
+from tests.bench.stand import PLAIN, Stand, stand
 
 ROUNDS, QUICK_ROUNDS = 5, 3
 _OPEN_FILES = 8192
@@ -86,7 +86,8 @@ def main() -> int:
 
 async def _measure(loads: Sequence[Load], rounds: int, beside: str) -> list[Series]:
     with tempfile.TemporaryDirectory(prefix="facade-bench-") as folder:
-        async with stand(Path(folder), upstream_beside=beside) as made:
+        with_plain = any(PLAIN in load.peers for load in loads)
+        async with stand(Path(folder), upstream_beside=beside, with_plain=with_plain) as made:
             # In a thread, so that what the facade logs is read away meanwhile.
             return await asyncio.to_thread(_run, made, loads, rounds)
 
@@ -95,11 +96,13 @@ def _run(made: Stand, loads: Sequence[Load], rounds: int) -> list[Series]:
     series = [Series(load.name, load.unit, load.targets) for load in loads]
     for number in range(rounds):
         for load, each in zip(loads, series, strict=True):
-            if number < load.rounds and not load.grows:
+            if number < load.rounds and load.grow is None:
                 _measure_once(made, load, each, number)
     for load, each in zip(loads, series, strict=True):
-        if load.grows:
-            _measure_once(made, load, each, 0)
+        if load.grow is not None:
+            load.grow(made)
+            for number in range(load.rounds):
+                _measure_once(made, load, each, number)
     return series
 
 

@@ -14,7 +14,8 @@ from functools import partial
 from facade.oci.digest import Digest
 from tests.bench.clients import ab, crowd, ctr, curl, idle_connections, skopeo
 from tests.bench.cpu import cpu_seconds, family, own_pss_kib, pss_kib, settled_cpu_seconds
-from tests.bench.stand import MIB, REPOSITORY, Participant, Stand
+from tests.bench.rounds import OURS
+from tests.bench.stand import MIB, PLAIN, REPOSITORY, Participant, Stand
 
 GB = 1e9
 
@@ -22,7 +23,10 @@ CACHED = ("nginx", "registry", "floor")
 UNCACHED = ("nginx-proxy", "registry-proxy", "floor")
 GROWN_TARGETS = 9_999
 """Beside the one that is asked for: the most that one fleet may have."""
+GROWN_FLEETS = 999
+"""Further ones, without devices."""
 GROWN_BLOBS = 1_000_000
+FIRST_BYTES = 7
 STARTS = 3
 ALWAYS = 100
 STATIC = ("nginx", "registry")
@@ -39,7 +43,8 @@ class Load:
         targets: peer → at most so many times its figure.
         rounds: at most so many, for what is costly or does not vary.
         root: needs to be root.
-        grows: leaves the facade with more, or started again: measured when all rounds are over.
+        grow: done to the facade once, before the rounds of this load: they come when all others are over,
+            for what it leaves stays, for the loads after it too.
     """
 
     name: str
@@ -49,12 +54,12 @@ class Load:
     targets: dict[str, float]
     rounds: int = ALWAYS
     root: bool = False
-    grows: bool = False
+    grow: Callable[[Stand], None] | None = None
 
     @property
     def costly(self) -> bool:
         """Whether it is not worth repeating in every round."""
-        return self.rounds < ALWAYS
+        return self.rounds < ALWAYS and self.grow is None
 
 
 def blob_loads(*, quick: bool) -> list[Load]:
@@ -156,7 +161,7 @@ def crowd_loads(*, quick: bool) -> list[Load]:
             (),
             partial(_stampede, clients=clients),
             {"parts": 1.1},
-            rounds=3,
+            rounds=2 if quick else 3,
         ),
         Load(
             "first byte of an uncached blob, beyond the upstream's",
@@ -191,7 +196,9 @@ def whole_loads() -> list[Load]:
             "two workers over one: cached blob, 16 MiB",
             "ratio",
             (),
-            lambda stand, who: _twice(partial(_cached, size=16, repeat=8), stand, who),
+            lambda stand, who: statistics.median(
+                _twice(partial(_cached, size=16, repeat=8), stand, who) for _ in range(3)
+            ),
             {"bound": 1.1},
         ),
         Load(
@@ -215,25 +222,26 @@ def whole_loads() -> list[Load]:
 
 
 def growth_loads() -> list[Load]:
-    """What more of everything costs a request."""
+    """What more of everything costs a request, beside a facade that has little of anything."""
     return [
         Load(
-            f"manifest, keep-alive, {GROWN_TARGETS + 1:,} signed targets over 1",
-            "ratio",
-            (),
-            partial(_growth, grow=lambda stand: stand.sign(GROWN_TARGETS)),
-            {"bound": 1.1},
-            rounds=1,
-            grows=True,
+            f"manifest, keep-alive, {GROWN_TARGETS + 1:,} signed targets and {GROWN_FLEETS + 1:,} fleets over 1",
+            "CPU µs",
+            (PLAIN,),
+            partial(_requests, count=1000, keep_alive=True),
+            {PLAIN: 1.1},
+            rounds=15,
+            grow=_sign,
         ),
         Load(
             f"uncached and cached blobs, {GROWN_BLOBS + 15:,} in the index over 15",
-            "ratio",
-            (),
-            _grown_index,
-            {"bound": 1.1},
-            rounds=1,
-            grows=True,
+            "CPU s/GB",
+            (PLAIN,),
+            lambda stand, who: _uncached_row(stand, who) + _cached(stand, who, 1, 64),
+            {PLAIN: 1.1},
+            rounds=7,
+            # Rows alone, without files: the store never lists its folders, so they are all it notices.
+            grow=lambda stand: stand.fill_index(GROWN_BLOBS),
         ),
         Load(
             f"start, with {GROWN_BLOBS:,} blobs in the index",
@@ -242,7 +250,7 @@ def growth_loads() -> list[Load]:
             _start_wall,
             {"bound": 1.5},
             rounds=1,
-            grows=True,
+            grow=lambda stand: None,
         ),
         Load(
             f"start, with {GROWN_BLOBS:,} blobs in the index, CPU",
@@ -251,7 +259,7 @@ def growth_loads() -> list[Load]:
             _start_cpu,
             {},
             rounds=1,
-            grows=True,
+            grow=lambda stand: None,
         ),
     ]
 
@@ -295,15 +303,18 @@ def _requests(stand: Stand, who: Participant, count: int, *, keep_alive: bool) -
 
 
 def _stampede(stand: Stand, who: Participant, clients: int) -> float:
-    """CPU of a stampede on an uncached blob over that of its parts: one fill, and hits."""
+    """CPU of a stampede on an uncached blob over that of its parts: one fill, and hits, which are measured
+    before and after it.
+    """
     digest = stand.blobs[16]
     fill = _uncached_once(stand, who, 16)
-    hits = _crowd(stand, who, digest, clients)
+    before = _crowd(stand, who, digest, clients)
     who.forget(digest)
     fetched = stand.upstream.count("GET", str(digest))
     together = _crowd(stand, who, digest, clients)
     if (transfers := stand.upstream.count("GET", str(digest)) - fetched) != 1:
         raise RuntimeError(f"A stampede made {transfers} upstream transfers.")
+    hits = statistics.mean([before, _crowd(stand, who, digest, clients)])
     return together / (fill + hits)
 
 
@@ -323,11 +334,19 @@ def _idle(stand: Stand, who: Participant, connections: int) -> float:
 
 
 def _first_byte(stand: Stand, who: Participant) -> float:
-    digest = stand.blobs[1]
-    direct = f"{stand.upstream.url}/v2/{REPOSITORY}/blobs/{digest}"
-    who.forget(digest)
-    seconds = curl(who.devices[0], who.blob(digest))[0] - curl(who.devices[0], direct)[0]
-    return seconds * 1000
+    """The median of some blobs, through the facade and directly in turn; the first one warms up."""
+    for digest in stand.small:
+        who.forget(digest)
+    through: list[float] = []
+    direct: list[float] = []
+    for number, digest in enumerate(stand.small[: FIRST_BYTES + 1]):
+        ways = [
+            (through, who.blob(digest)),
+            (direct, f"{stand.upstream.url}/v2/{REPOSITORY}/blobs/{digest}"),
+        ]
+        for found, url in ways if number % 2 == 0 else reversed(ways):
+            found.extend(curl(who.devices[0], url))
+    return (statistics.median(through[1:]) - statistics.median(direct[1:])) * 1000
 
 
 def _twice(measure: Callable[[Stand, Participant], float], stand: Stand, who: Participant) -> float:
@@ -358,23 +377,10 @@ def _by_ctr(stand: Stand, who: Participant, image: str) -> None:
     ctr(stand.containerd, who.devices[0], image)
 
 
-def _growth(stand: Stand, who: Participant, grow: Callable[[Stand], None]) -> float:
-    """The cheapest of some measurements, with many of something over with few."""
-    few = min(_requests(stand, who, 1000, keep_alive=True) for _ in range(5))
-    grow(stand)
-    many = min(_requests(stand, who, 1000, keep_alive=True) for _ in range(5))
-    return many / few
-
-
-def _grown_index(stand: Stand, who: Participant) -> float:
-    """Rows alone, without files: the store never lists its folders, so they are all it notices."""
-
-    def work() -> float:
-        return _uncached_row(stand, who) + _cached(stand, who, 1, 64)
-
-    few = min(work() for _ in range(3))
-    stand.fill_index(GROWN_BLOBS)
-    return min(work() for _ in range(3)) / few
+def _sign(stand: Stand) -> None:
+    # Asked for once before: the metadata of a fleet without devices is not looked at.
+    _requests(stand, stand.participants[OURS], 20, keep_alive=True)
+    stand.sign(GROWN_TARGETS, GROWN_FLEETS)
 
 
 def _start_wall(stand: Stand, who: Participant) -> float:

@@ -19,13 +19,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from facade.clock import SystemClock
+from facade.control.signing.ceremony import delegate
 from facade.control.signing.keys import OnlineKeys
 from facade.control.signing.publisher import Publisher
 from facade.demo.image import CONFIG_TYPE, LAYER_TYPE, Image
 from facade.oci.digest import Digest
 from facade.oci.manifest import OCI_INDEX, OCI_MANIFEST
 from facade.oci.reference import Repository
+from facade.secret import Secret
 from facade.target import SignedTarget
+from facade.up.state import StateFolder
 from tests.bench.peers import Material, floor, nginx, registry_over_tls
 from tests.support.daemons import Containerd, containerd
 from tests.support.docker_registry import DockerRegistry, docker_registry
@@ -40,6 +43,7 @@ MORE_MIB = 7
 SMALL_LAYERS = 3
 SMALL_LAYER_BYTES = 64 * 1024
 TAKEN_UP_SECONDS = 90.0
+PLAIN = "facade, as it began"
 DEVICES = 7
 """So many share the work of crowds: the facade bounds what one device may do at once."""
 
@@ -97,10 +101,21 @@ class Stand:
     blobs: dict[int, Digest]
     small: Sequence[Digest]
 
-    def sign(self, count: int) -> None:
-        """Sign `count` more targets for the devices' fleet; return when the facade has them."""
-        trust = self.folder / "state" / "trust"
-        publisher = Publisher(trust / "repository", OnlineKeys(trust / "online"), SystemClock())
+    def sign(self, targets: int, fleets: int) -> None:
+        """Sign so many more targets for the devices' fleet, and delegate to so many more fleets; return when
+        the facade has them.
+        """
+        state = StateFolder(self.folder / "state")
+        *names, last = (f"filler-{number}" for number in range(fleets))
+        delegate(
+            state.repository,
+            state.offline,
+            state.online_keys,
+            Secret(state.offline_passphrase.read_text().strip()),
+            names,
+            clock=SystemClock(),
+        )
+        publisher = Publisher(state.repository, OnlineKeys(state.online_keys), SystemClock())
         filler = Digest.of(b"filler")
         result = publisher.publish(
             "dev",
@@ -115,10 +130,12 @@ class Stand:
                     repository=Repository.parse(f"bench/filler-{number}"),
                     media_type=OCI_MANIFEST,
                 )
-                for number in range(count)
+                for number in range(targets)
             ],
         )
-        taken_up = trust / "verified" / "served" / f"{result.versions['dev']}.dev.json"
+        # By the operator's port: the facade looks at all that is new then, not half a minute later.
+        asyncio.run_coroutine_threadsafe(self.facade.must("fleet", "add", last), self.loop).result()
+        taken_up = state.verified / "served" / f"{result.versions['dev']}.dev.json"
         deadline = time.monotonic() + TAKEN_UP_SECONDS
         while not taken_up.exists() and time.monotonic() < deadline:
             time.sleep(0.5)
@@ -158,12 +175,17 @@ def _batches(rows: Iterator[tuple[str, ...]], count: int) -> Iterator[list[tuple
 
 @contextlib.asynccontextmanager
 async def stand(
-    folder: Path, *, upstream_beside: str = "clients", mebibytes: Sequence[int] = LAYER_MIB
+    folder: Path,
+    *,
+    upstream_beside: str = "clients",
+    mebibytes: Sequence[int] = LAYER_MIB,
+    with_plain: bool = False,
 ) -> AsyncIterator[Stand]:
     """Start everything under `folder`.
 
     Arguments:
         upstream_beside: whose processor the upstream shares: "clients" or "servers".
+        with_plain: start one more facade, PLAIN, to which nothing is added.
     """
     image, manifest, blobs, small = _image(mebibytes)
     async with contextlib.AsyncExitStack() as stack:
@@ -177,6 +199,10 @@ async def stand(
                 facade_up(folder / "two", env={"FACADE_DEVICE__WORKERS": "2"})
             )
             others = await _connect(other, upstream, folder / "others")
+            more: list[tuple[FacadeProcess, Sequence[Path]]] = []
+            if with_plain:
+                third = await stack.enter_async_context(facade_up(folder / "plain"))
+                more = [(third, await _connect(third, upstream, folder / "thirds", devices=1))]
             material = Material(
                 certificate=folder / "state" / "server.pem",
                 key=folder / "state" / "server.key",
@@ -201,6 +227,7 @@ async def stand(
         through = f"/v2/{upstream.host.path_segment}/{REPOSITORY}"
         participants = [
             _ours("facade", facade, through, devices),
+            *(_ours(PLAIN, each, through, theirs) for each, theirs in more),
             Participant("nginx", web.pid, web.static, direct, devices, _cannot_forget),
             Participant(
                 "nginx-proxy",
@@ -277,17 +304,19 @@ def on_processors(numbers: Iterable[int]) -> Iterator[None]:
         os.sched_setaffinity(0, allowed)
 
 
-async def _connect(facade: FacadeProcess, upstream: DockerRegistry, folder: Path) -> list[Path]:
+async def _connect(
+    facade: FacadeProcess, upstream: DockerRegistry, folder: Path, devices: int = DEVICES
+) -> list[Path]:
     """As an operator would: connect the registry, sign the image, enrol devices."""
     host = str(upstream.host)
     await facade.must("registry", "add", host, "--anonymous", "--insecure")
     await facade.must("artifact", "import", f"{host}/{REPOSITORY}:v1", "--fleet", "dev")
-    devices = [folder / f"bench-{number}" for number in range(DEVICES)]
-    for device in devices:
+    made = [folder / f"bench-{number}" for number in range(devices)]
+    for device in made:
         await facade.must("device", "issue", f"dev/{device.name}", "--out", device)
         pair = (device / "client.cert").read_text() + (device / "client.key").read_text()
         (device / "both.pem").write_text(pair)  # ab takes certificate and key as one file
-    return devices
+    return made
 
 
 def _image(
