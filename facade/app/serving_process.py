@@ -131,8 +131,9 @@ async def _serve(order: Order, reports: int) -> None:
         server.heed_signals(hasty=False)
         await server.start()
         stack.push_async_callback(server.close)
-        gc.collect()  # takes 20 ms: before the first device comes
-        gc.freeze()  # what was made at start stays: the collector need not look at it again
+        # What was made at start stays: the collector need not look at it again. Nor before: that takes
+        # 50 ms, and of 118,000 objects 2,000 are garbage.
+        gc.freeze()
         gc.enable()  # `worker` switched it off
         _report(reports, ready=True)
         await server.wait()

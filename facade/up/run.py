@@ -64,7 +64,6 @@ async def _up(
             f"ready device={urls['device']} operator={urls['operator']} metrics={urls['metrics']}",
             flush=True,
         )
-        gc.collect()
         gc.freeze()  # what was made at start stays: the collector need not look at it again
         gc.enable()
         await running.server.wait()
