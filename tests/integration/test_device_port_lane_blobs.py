@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from facade.reasons import Reason
 from facade.serving.blobs.port import BLOCK_BYTES
 from facade.serving.identity.limits import TlsLimits
 from facade.wings import IntegrityFailed, Pulled
@@ -378,6 +379,23 @@ async def test_a_device_that_takes_nothing_is_cut(tmp_path: Path) -> None:
     tls = TlsLimits(stall_seconds=0.3, min_bytes_per_second=100_000_000)
     short, long = await half_told(tmp_path, story, tls=tls)
     assert short == long == [("blob", "left", None, "hit")]
+
+
+@pytest.mark.parametrize("spoiled", [BLOCK_BYTES + 5, len(PAYLOAD) - 1])
+async def test_a_connection_ends_with_a_block_that_is_not_right(
+    tmp_path: Path, spoiled: int
+) -> None:
+    async def story(bench: Bench) -> list[bytes]:
+        _spoil(spoiled)(bench)
+        async with bench.wire() as wire:
+            wire.writer.write(bench.get("blobs"))
+            got = await wire.rest()  # returns because the connection ends
+            assert 0 < len(got) < len(PAYLOAD)
+        return []
+
+    short, long = await half_told(tmp_path, story)
+    assert short == long
+    assert [each[1:] for each in short] == [("cut", Reason.INTEGRITY, "hit")]
 
 
 async def half_told(

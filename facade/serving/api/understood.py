@@ -32,15 +32,15 @@ class Words:
 
     Arguments:
         version: of its answer, as the status line has it.
-        connection: what its answer says of the connection (RFC 9112, 9.3), a header's line or none.
-        closing: that ends with the answer.
+        rest: of the head of its answer, after the Date.
+        closing: the connection ends with the answer.
         manifests: by fleet: what was at hand, and the head of its answer.
     """
 
     method: str
     pull: PullRequest
     version: str
-    connection: bytes
+    rest: bytes
     closing: bool
     manifests: dict[str, tuple[ReadyManifest, bytes]] = field(default_factory=dict)
 
@@ -48,11 +48,6 @@ class Words:
         """Of the answer, 200, up to the value of its Date, which `rest` follows."""
         lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
         return f"{self.version} 200 OK\r\n{lines}Date: ".encode()
-
-    @property
-    def rest(self) -> bytes:
-        """Of the head, after its Date."""
-        return b"\r\n%b\r\n" % self.connection
 
 
 class Understood:
@@ -83,7 +78,8 @@ class Understood:
         if len(known) >= MAX_KNOWN:
             del known[next(iter(known))]
         version = f"HTTP/{http.version.major}.{http.version.minor}"
-        known[asked] = Words(http.method, pull, version, _connection(http), not http.keep_alive)
+        rest = b"\r\n%b\r\n" % _connection(http)
+        known[asked] = Words(http.method, pull, version, rest, not http.keep_alive)
 
 
 class Date:
@@ -117,7 +113,7 @@ def _is_plain(method: str, role: Role) -> bool:
 
 
 def _connection(http: web.BaseRequest) -> bytes:
-    """Only what the version does not say."""
+    """The header that says what the version does not (RFC 9112, 9.3), or none."""
     if http.version == HttpVersion11 and not http.keep_alive:
         return b"Connection: close\r\n"
     if http.version == HttpVersion10 and http.keep_alive:
