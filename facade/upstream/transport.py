@@ -107,7 +107,7 @@ class Transport:
             headers.setdefault("Content-Type", "application/x-www-form-urlencoded")
             data = outgoing.secret_form.reveal().encode()
         with broken(outgoing.url):
-            context = self._contexts.get(connection, outgoing.url)
+            context = await self._contexts.get(connection, outgoing.url)
             session = self._open_session()
             async with asyncio.timeout(within):
                 return await session.request(

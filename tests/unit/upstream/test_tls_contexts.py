@@ -1,5 +1,6 @@
 """Which context an upstream request is given."""
 
+import asyncio
 import ssl
 
 import pytest
@@ -17,20 +18,30 @@ def _connection(proxy: str | None = None, ca_pem: str | None = None) -> Connecti
 
 
 @pytest.mark.parametrize("proxy", [None, "http://proxy.example:3128"])
-def test_plain_http_needs_none(proxy: str | None) -> None:
-    assert TlsContexts().get(_connection(proxy), URL("http://registry.example/v2/")) is True
+async def test_plain_http_needs_none(proxy: str | None) -> None:
+    url = URL("http://registry.example/v2/")
+    assert await TlsContexts().get(_connection(proxy), url) is True
 
 
 @pytest.mark.parametrize("proxy", ["https://proxy.example:3128", "HTTPS://proxy.example:3128"])
-def test_a_proxy_of_https_is_believed_by_the_systems_authorities(proxy: str) -> None:
+async def test_a_proxy_of_https_is_believed_by_the_systems_authorities(proxy: str) -> None:
     """aiohttp uses the request's context for the proxy, and would use one that trusts nobody."""
     pem = Authority.root().pem.decode()
     connection = _connection(proxy=proxy, ca_pem=pem)
     contexts = TlsContexts()
-    context = contexts.get(connection, URL("http://registry.example/v2/"))
+    context = await contexts.get(connection, URL("http://registry.example/v2/"))
     assert isinstance(context, ssl.SSLContext)
     assert context.verify_mode is ssl.CERT_REQUIRED
-    own = contexts.get(connection, URL("https://registry.example/v2/"))
+    own = await contexts.get(connection, URL("https://registry.example/v2/"))
     assert own is not context
-    system = contexts.get(_connection(), URL("https://elsewhere.example/"))
+    system = await contexts.get(_connection(), URL("https://elsewhere.example/"))
     assert system is context
+
+
+async def test_it_is_made_beside_the_loop() -> None:
+    """Reading the system's authorities takes longer than a callback may."""
+    contexts, url = TlsContexts(), URL("https://registry.example/v2/")
+    making = asyncio.create_task(contexts.get(_connection(), url))
+    await asyncio.sleep(0)
+    assert not making.done()
+    assert await making is await contexts.get(_connection(), url)
