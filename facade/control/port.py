@@ -36,8 +36,8 @@ log = structlog.get_logger(__name__)
 
 GATHER_SECONDS = 0.02
 """How long a report waits for company at least. Workers bring theirs all at once (`link.reporter`)."""
-SPACING_SECONDS = 0.4
-"""Between two writes: a little less than between two batches of a worker's."""
+SPACING_SECONDS = 1.0
+"""Between two writes: a transaction costs more than its rows."""
 FIRST_PAUSE_SECONDS = 1.0
 MAX_PAUSE_SECONDS = 15.0
 """Between two tries while the database cannot be used."""

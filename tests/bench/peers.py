@@ -1,7 +1,7 @@
 """The peers: Debian's nginx and docker-registry, set up as one would for the same job; and the floor.
 
-Guarantees: TLS 1.3 and client certificates are demanded by all; nginx has one worker, sendfile, and
-no access log; docker-registry logs errors only. What they do not do stays undone: nginx's cache
+Guarantees: TLS 1.3 and client certificates are demanded by all; nginx has one worker unless asked
+otherwise, sendfile, and no access log; docker-registry logs errors only. What they do not do stays undone: nginx's cache
 does not hash, docker-registry's cached reads are not checked, nobody asks who may have what.
 """
 
@@ -51,7 +51,7 @@ class Registry:
 _NGINX = """
 daemon off;
 user root;
-worker_processes 1;
+worker_processes {workers};
 pid {folder}/nginx.pid;
 error_log {folder}/error.log warn;
 events {{ worker_connections 8192; }}
@@ -74,7 +74,7 @@ http {{
   proxy_cache_path {folder}/cache levels=1:2 keys_zone=blobs:10m max_size={cache_mib}m inactive=1d use_temp_path=off;
   upstream registry {{ server {upstream}; keepalive 16; }}
   server {{
-    listen 127.0.0.1:{static_port} ssl;
+    listen 127.0.0.1:{static_port} ssl{shared};
     root {static};
     location = /v2/ {{ return 200; }}
     location ~ /manifests/ {{ default_type application/vnd.oci.image.manifest.v1+json; }}
@@ -98,17 +98,20 @@ http {{
 
 @contextlib.asynccontextmanager
 async def nginx(
-    folder: Path, material: Material, *, static: Path, upstream: str
+    folder: Path, material: Material, *, static: Path, upstream: str, workers: int = 1
 ) -> AsyncIterator[Nginx]:
     """Run nginx.
 
     Arguments:
+        workers: more than one share connections as ours do, by SO_REUSEPORT.
         static: the files of the first port.
         upstream: `http://HOST:PORT`, behind the second one.
     """
     ports = free_port(), free_port()
     text = _NGINX.format(
         folder=folder,
+        workers=workers,
+        shared=" reuseport" if workers > 1 else "",
         material=material,
         static=static,
         upstream=upstream.removeprefix("http://"),

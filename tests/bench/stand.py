@@ -82,7 +82,7 @@ class Stand:
 
     Arguments:
         participants: by name: facade, nginx, nginx-proxy, registry, registry-proxy, floor.
-        two: another facade, with two workers.
+        two: another facade, and another nginx, with two workers each; by the name of the one with one.
         containerd: None where we may not run one.
         upstream: where the caches fetch from, over plain http.
         manifest: the image's, of 14 layers.
@@ -93,7 +93,7 @@ class Stand:
     folder: Path
     facade: FacadeProcess
     participants: dict[str, Participant]
-    two: Participant
+    two: dict[str, Participant]
     containerd: Containerd | None
     loop: asyncio.AbstractEventLoop
     upstream: DockerRegistry
@@ -212,6 +212,11 @@ async def stand(
             web = await stack.enter_async_context(
                 nginx(folder / "nginx", material, static=static, upstream=upstream.url)
             )
+            web_two = await stack.enter_async_context(
+                nginx(
+                    folder / "nginx-two", material, static=static, upstream=upstream.url, workers=2
+                )
+            )
             plain = await stack.enter_async_context(
                 registry_over_tls(
                     folder / "registry", material, storage=upstream.folder / "storage"
@@ -263,7 +268,17 @@ async def stand(
                 folder,
                 facade,
                 {each.name: each for each in participants},
-                _ours("facade, two workers", other, through, others),
+                {
+                    "facade": _ours("facade, two workers", other, through, others),
+                    "nginx": Participant(
+                        "nginx, two workers",
+                        web_two.pid,
+                        web_two.static,
+                        direct,
+                        devices,
+                        _cannot_forget,
+                    ),
+                },
                 daemon,
                 asyncio.get_running_loop(),
                 upstream,

@@ -14,6 +14,7 @@ from facade.control.connections.store import ConnectionStore
 from facade.control.port import (
     FIRST_PAUSE_SECONDS,
     GATHER_SECONDS,
+    SPACING_SECONDS,
     InProcessControlPort,
 )
 from facade.control.pulls import PullRecords
@@ -242,6 +243,27 @@ async def test_a_batch_of_which_one_row_cannot_be_written_is_not_written_at_all(
     assert (await parts.pulls.list())[1] == 1
     assert parts.store.get(HOST).last_error == "refused"
     assert parts.dropped.count == 0
+
+
+async def test_what_comes_soon_after_a_batch_waits_for_company(parts: Parts) -> None:
+    async def written(count: int) -> None:
+        async with asyncio.timeout(5):
+            while (await parts.pulls.list())[1] < count:  # noqa: ASYNC110 - real threads
+                await asyncio.sleep(0.001)
+
+    parts.port.start()
+    parts.port.report(_pulled(1.0))
+    await parts.clock.wait_for_sleepers()
+    await parts.clock.run_for(GATHER_SECONDS)
+    await written(1)
+    parts.port.report(_pulled(2.0))
+    await parts.clock.wait_for_sleepers()
+    await parts.clock.run_for(SPACING_SECONDS - GATHER_SECONDS)
+    parts.port.report(_pulled(3.0))
+    await asyncio.sleep(0.05)
+    assert (await parts.pulls.list())[1] == 1
+    await parts.clock.run_for(GATHER_SECONDS)
+    await written(3)
 
 
 async def test_with_nothing_to_write_nothing_wakes(parts: Parts) -> None:
