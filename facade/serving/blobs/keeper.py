@@ -149,12 +149,14 @@ class StoreKeeper:
         while True:
             await self._grown.wait()
             self._grown.clear()
-            traces, self._seen = self._traces(), None
+            self._seen = self._traces()
+            fits = False
             try:
-                if await self._evictor.evict_if_full() is None:
-                    self._seen = traces
+                fits = await self._evictor.evict_if_full() is None
             except (Unavailable, OSError) as error:
                 log.warning("eviction_failed", error=str(error))
+            if not fits:
+                self._seen = None  # look again, whether anything came or not
             await self._clock.sleep(REST_SECONDS)
 
     async def _tidy(self) -> None:
