@@ -27,10 +27,11 @@ class Intake:
         self._verifier = verifier
         self._matched = matched
         self._loop = asyncio.get_running_loop()
-        self._published = False
         self._trouble: Unavailable | None = None
         self.ingest: Ingest | None = None
         """Where the bytes go; None = nowhere."""
+        self.published = False
+        """Whether it was, or was tried to be."""
         self.exact = False
         """Whether nothing can follow the last byte: the registry's own length says so."""
 
@@ -58,14 +59,14 @@ class Intake:
         ingest = self.ingest
         if ingest is None:
             return False
-        if not self._published:
+        if not self.published:
             await run_to_end(executor, lambda: self._publish(ingest))
         if self._trouble is not None:
             raise self._trouble
         return True
 
     def _publish(self, ingest: Ingest) -> None:
-        self._published = True
+        self.published = True
         try:
             ingest.publish()
         except Unavailable as error:

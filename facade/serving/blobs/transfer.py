@@ -117,22 +117,18 @@ class Transfer(Progress):
         return self._task
 
     def stop(self) -> None:
-        """End it now, keeping what came for a later transfer; what is whole is still published.
-
-        Calling again does nothing.
-        """
+        """End it now, once, keeping what came for a later transfer; what is whole is still published."""
         self.ending = True
         if self._task is not None and not self._stopped:
             self._stopped = True
             self._audience.gone.fire()
-            if not self.settled:
+            if not self.settled and self.error is None:  # else it is about to end, and cleans up
                 self._task.cancel()
 
     async def _run(self) -> None:
         try:
             await self._obtain()
             self._settle()
-            await self._publish()
         except asyncio.CancelledError:
             self._fail(Unavailable("The transfer was stopped.", reason=Reason.INTERNAL))
             raise
@@ -212,6 +208,9 @@ class Transfer(Progress):
         """Clean up; nothing of ours is in use by a thread when this returns."""
         try:
             await self._gatherer.close(keep=self._stopped and self.lockstep is None)
+            # A thread may have published it before a stop was told so.
+            if self.settled or self._intake.published:
+                await self._publish()
             if self.settled:
                 # The object is published: others find it in the store from now on.
                 self._is_over()

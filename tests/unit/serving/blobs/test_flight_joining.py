@@ -9,13 +9,15 @@ import pytest
 
 from facade.errors import Integrity, Unavailable, Upstream
 from facade.serving.blobs.limits import TransferLimits
-from facade.serving.blobs.port import BlobStream
+from facade.serving.blobs.port import BlobKey, BlobStream, Feed
 from tests.support.blob_source import Answer, Body, ScriptedSource, broken
+from tests.support.blob_store import MemoryIngest, MemoryStore
 from tests.support.blobs import (
     CONNECTION,
     MEBI,
     REPOSITORY,
     Bench,
+    Reading,
     idle,
     key_of,
     make_content,
@@ -255,3 +257,38 @@ async def test_warming_brings_it_in_without_reading(tmp_path: Path) -> None:
         other = key_of(b"0123456789").digest
         with pytest.raises(Integrity):
             await bench.cache.fetch(CONNECTION, REPOSITORY, other, 10, wrong)
+
+
+class SlowToClose(MemoryStore):
+    """Closing an ingest takes until it may end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.closes, self.may_end = asyncio.Event(), asyncio.Event()
+
+    async def ingest(self, key: BlobKey, size: int, feed: Feed) -> MemoryIngest:
+        ingest = await super().ingest(key, size, feed)
+        close = ingest.close
+
+        async def slowly(*, keep: bool, refusal: Upstream | None = None) -> None:
+            self.closes.set()
+            await self.may_end.wait()
+            await close(keep=keep, refusal=refusal)
+
+        ingest.close = slowly  # type: ignore[method-assign]  # this one's alone
+        return ingest
+
+
+async def test_a_stop_does_not_interrupt_the_clean_up_of_one_that_failed(tmp_path: Path) -> None:
+    store = SlowToClose()
+    async with open_cache(tmp_path, store=store) as bench:
+        wrong = Answer(content=CONTENT[:-1] + b"\0")
+        reading = Reading(await get(bench, ScriptedSource(CONTENT, wrong)))
+        await store.closes.wait()
+        closing = asyncio.create_task(bench.cache.close())
+        await asyncio.sleep(0)
+        store.may_end.set()
+        await closing
+        with pytest.raises(Integrity):
+            await reading.task
+        assert not store.locked

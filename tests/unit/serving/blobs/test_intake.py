@@ -1,6 +1,7 @@
 """What a thread does with the last bytes: published there and then, once, and only what is right."""
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -159,6 +160,47 @@ async def test_readers_do_not_wait_for_the_disk_and_a_stop_lets_it_finish(tmp_pa
         assert not closing.done()
         store.may_publish.set()
         await closing
+        assert list(store.kept) == [Digest.of(CONTENT)]
+        assert await bench.index.has(key_of(CONTENT))
+
+
+class Stopped(MemoryStore):
+    """Its thread waits before it writes, and says when it has published."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.writes, self.may_write, self.has_published = (threading.Event() for _ in range(3))
+
+    async def ingest(self, key: BlobKey, size: int, feed: Feed) -> MemoryIngest:
+        ingest = await super().ingest(key, size, feed)
+        write, publish = ingest.write, ingest.publish
+
+        def late(data: memoryview) -> None:
+            self.writes.set()
+            assert self.may_write.wait(10)
+            write(data)
+
+        def told() -> None:
+            publish()
+            self.has_published.set()
+
+        ingest.write, ingest.publish = late, told  # type: ignore[method-assign]  # this one's
+        return ingest
+
+
+async def test_what_a_thread_published_before_a_stop_was_told_so_is_recorded(
+    tmp_path: Path,
+) -> None:
+    store = Stopped()
+    async with open_cache(tmp_path, store=store) as bench:
+        reading = Reading(await get(bench, ScriptedSource(CONTENT), CONTENT))
+        while not store.writes.is_set():  # noqa: ASYNC110 - a thread's
+            await asyncio.sleep(0)
+        store.may_write.set()
+        assert store.has_published.wait(10)  # the loop stands still: nobody was told of the verdict
+        await bench.cache.close()
+        with contextlib.suppress(Unavailable):  # the verdict, or the stop: whichever came first
+            await reading.task
         assert list(store.kept) == [Digest.of(CONTENT)]
         assert await bench.index.has(key_of(CONTENT))
 
