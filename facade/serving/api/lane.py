@@ -77,7 +77,9 @@ class Lanes:
             lane.close()
 
     async def finish(self, seconds: float) -> None:
-        """`close`, and return when they have ended; who takes longer than `seconds` from then is cut."""
+        """`close`, and return when they have ended, and what became of them is written down; who takes
+        longer than `seconds` from then is cut.
+        """
         self.close()
         if self._open and self.ended_at is not None:
             try:
@@ -86,6 +88,7 @@ class Lanes:
             except TimeoutError:
                 for lane in self.open:
                     lane.transport.abort()
+                await self._none_open.wait()
 
 
 class Lane(asyncio.Protocol):
@@ -128,6 +131,8 @@ class Lane(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("TlsTransport", transport)
         self._lanes.enter(self)
+        if self._lanes.ended_at is not None:
+            self.close()  # its handshake was under way when the drain began
 
     def data_received(self, data: bytes) -> None:
         if self._sending is not None:
@@ -198,9 +203,10 @@ class Lane(asyncio.Protocol):
             self._way.resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._lanes.leave(self)
         if self._sending is not None:
             self._sending.cancel()
+        else:
+            self._lanes.leave(self)
         if self._way is not None:
             self._way.connection_lost(exc)
 
@@ -211,6 +217,8 @@ class Lane(asyncio.Protocol):
             self._sending = None
             if not self.transport.is_closing():
                 self._go_on()
+            else:
+                self._lanes.leave(self)  # it was cut: nothing waits to be taken by the device
 
     def _go_on(self) -> None:
         """What was being sent is: take up what came meanwhile."""
