@@ -144,7 +144,10 @@ class Server:
 
 
 def runner_for(
-    app: web.Application | Handler, *, idle_seconds: float = KEEP_ALIVE_SECONDS
+    app: web.Application | Handler,
+    *,
+    idle_seconds: float = KEEP_ALIVE_SECONDS,
+    drain_seconds: float = DRAIN_SECONDS,
 ) -> web.BaseRunner:
     """The HTTP server around an application, or around the device port's one handler."""
     options: dict[str, Any] = {
@@ -155,11 +158,13 @@ def runner_for(
         # costs a thousand times what sending it did.
         "auto_decompress": False,
     }
-    ending: dict[str, Any] = {"shutdown_timeout": DRAIN_SECONDS, "handle_signals": False}
+    ending: dict[str, Any] = {"shutdown_timeout": drain_seconds, "handle_signals": False}
     if isinstance(app, web.Application):
         # An operator who closes a browser does not undo half an import.
         return web.AppRunner(app, handler_cancellation=False, **options, **ending)
     options |= {"access_log": logging.getLogger(__name__), "access_log_class": _Telling}
+    # aiohttp waits that long twice: for handlers, then for them without their request's body. Devices send none.
+    ending["shutdown_timeout"] = drain_seconds / 2
     # A device that leaves, or is cut, takes its handler with it.
     return web.ServerRunner(web.Server(app, handler_cancellation=True, **options), **ending)
 
