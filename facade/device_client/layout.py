@@ -101,6 +101,15 @@ async def _open(path: Path) -> Any:
     return await aiofiles.open(path, "a+b")
 
 
+async def _close(file: Any) -> None:
+    """Close `file`, also when cancelled meanwhile: a thread that has not begun would never do it."""
+    closing = asyncio.ensure_future(file.close())
+    try:
+        await asyncio.shield(closing)
+    finally:
+        await asyncio.wait([closing])
+
+
 class Partial:
     """A blob on its way; an async context manager. Its hash covers all that is in the file."""
 
@@ -126,14 +135,14 @@ class Partial:
             # The thread that opens it does not stop with us: wait for what it brings.
             await asyncio.wait([opening])
             if opening.exception() is None:
-                await opening.result().close()
+                await _close(opening.result())
             raise
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._file.close()
+        await _close(self._file)
 
     async def write(self, data: bytes) -> None:
         """Append."""
