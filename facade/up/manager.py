@@ -1,6 +1,6 @@
 """What a service manager is told (sd_notify(3)): that we serve, that we still turn, that we stop.
 
-Guarantees: without a manager, and with one that does not listen, nothing happens; the heartbeat comes from
+Guarantees: without a manager, and with one that does not listen, nothing happens and nothing is raised; the heartbeat comes from
 our own event loop, so it stops when that hangs, and the manager then ends us and starts us again. Does
 not say whether all is well: `/readyz` does, and a facade that is not ready must not be restarted.
 """
@@ -16,6 +16,8 @@ from facade.clock import Clock
 
 log = structlog.get_logger(__name__)
 
+TELL_SECONDS = 5.0
+
 
 class ServiceManager:
     """Who started us, if it wants to hear.
@@ -30,15 +32,17 @@ class ServiceManager:
         self._address = "\0" + address[1:] if address.startswith("@") else address
         self._beat_seconds = _watched_seconds(environ, pid) / 2  # as sd_watchdog_enabled(3) advises
 
-    def tell(self, state: str) -> None:
-        """Send `state`, such as "READY=1". Never raises, never waits."""
+    async def tell(self, state: str) -> None:
+        """Send `state`, such as "READY=1". A manager that is busy is waited for, TELL_SECONDS at most."""
         if not self._address:
             return
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sock:
             try:
-                sock.sendto(state.encode(), self._address)
-            except OSError as error:
-                log.warning("service_manager_not_told", state=state, error=error.strerror)
+                sock.connect(self._address)  # so that a full queue of its can be waited for
+                async with asyncio.timeout(TELL_SECONDS):
+                    await asyncio.get_running_loop().sock_sendall(sock, state.encode())
+            except OSError as error:  # TimeoutError is one
+                log.warning("service_manager_not_told", state=state, error=str(error))
 
     @contextlib.asynccontextmanager
     async def heartbeat(self, clock: Clock) -> AsyncIterator[None]:
@@ -54,7 +58,7 @@ class ServiceManager:
 
     async def _beat(self, clock: Clock) -> None:
         while True:
-            self.tell("WATCHDOG=1")
+            await self.tell("WATCHDOG=1")
             await clock.sleep(self._beat_seconds)
 
 

@@ -59,7 +59,7 @@ async def _up(
     async with manager.heartbeat(clock), started(state, names, settings, clock) as running:
         running.server.heed_signals()
         urls = running.server.urls
-        manager.tell("READY=1")
+        await manager.tell("READY=1")
         print(  # noqa: T201 - the one line of interface.md
             f"ready device={urls['device']} operator={urls['operator']} metrics={urls['metrics']}",
             flush=True,
@@ -67,7 +67,7 @@ async def _up(
         gc.freeze()  # what was made at start stays: the collector need not look at it again
         gc.enable()
         await running.server.wait()
-        manager.tell("STOPPING=1")
+        await manager.tell("STOPPING=1")
     return 0
 
 
