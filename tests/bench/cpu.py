@@ -28,8 +28,13 @@ def cpu_seconds(pid: int) -> float:
     return sum(time.clock_gettime(~process << 3 | _CPUCLOCK_SCHED) for process in family(pid))
 
 
-def settled_cpu_seconds(pid: int) -> float:
-    """`cpu_seconds`, once what goes on behind an answer (publishing, a second copy) is over."""
+def settled_cpu_seconds(pid: int, *, aftermath_seconds: float = 0.0) -> float:
+    """`cpu_seconds`, once what goes on behind an answer (publishing, a second copy) is over.
+
+    Arguments:
+        aftermath_seconds: how long after the answer some of that may begin.
+    """
+    time.sleep(aftermath_seconds)
     deadline = time.monotonic() + _SETTLE_LIMIT_SECONDS
     before = cpu_seconds(pid)
     while True:

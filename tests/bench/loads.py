@@ -303,7 +303,7 @@ def _requests(stand: Stand, who: Participant, count: int, *, keep_alive: bool) -
     ab(who.devices[0], url, 20, keep_alive=keep_alive)
     before = settled_cpu_seconds(who.pid)
     ab(who.devices[0], url, count, keep_alive=keep_alive)
-    return (cpu_seconds(who.pid) - before) / count * 1e6
+    return (_recorded_cpu_seconds(who) - before) / count * 1e6
 
 
 def _busy_requests(stand: Stand, who: Participant) -> float:
@@ -315,9 +315,14 @@ def _busy_requests(stand: Stand, who: Participant) -> float:
     """
     url = who.manifest(stand.manifest)
     ab(who.devices[0], url, 2000, keep_alive=True, concurrency=2 * BUSY_CONNECTIONS)
-    before = settled_cpu_seconds(who.pid)
+    before = _recorded_cpu_seconds(who)
     ab(who.devices[0], url, 3000, keep_alive=True, concurrency=BUSY_CONNECTIONS)
-    return (cpu_seconds(who.pid) - before) / 3000 * 1e6
+    return (_recorded_cpu_seconds(who) - before) / 3000 * 1e6
+
+
+def _recorded_cpu_seconds(who: Participant) -> float:
+    """With the records of thousands of requests: a third of what answering them from memory costs."""
+    return settled_cpu_seconds(who.pid, aftermath_seconds=who.aftermath_seconds)
 
 
 def _stampede(stand: Stand, who: Participant, clients: int) -> float:

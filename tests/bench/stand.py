@@ -44,6 +44,9 @@ SMALL_LAYERS = 3
 SMALL_LAYER_BYTES = 64 * 1024
 TAKEN_UP_SECONDS = 90.0
 PLAIN = "facade, as it began"
+RECORDED_SECONDS = 1.6
+"""So long after an answer the record of its pull is in the database: half a second in the serving process, one
+in the control side."""
 DEVICES = 7
 """So many share the work of crowds: the facade bounds what one device may do at once."""
 
@@ -58,6 +61,7 @@ class Participant:
         root: what stands before `/manifests/` and `/blobs/`.
         devices: folders with ca.crt, client.cert and client.key that it lets in.
         forget: drop a blob from its cache, so that the next request finds it uncached.
+        aftermath_seconds: it may write down only so long after an answer what it writes down.
     """
 
     name: str
@@ -66,6 +70,7 @@ class Participant:
     root: str
     devices: Sequence[Path]
     forget: Callable[[Digest], None]
+    aftermath_seconds: float = 0.0
 
     def blob(self, digest: Digest) -> str:
         """The URL of a blob."""
@@ -297,6 +302,7 @@ def _ours(name: str, facade: FacadeProcess, root: str, devices: Sequence[Path]) 
         root,
         devices,
         lambda digest: _remove(cache.rglob(f"{digest.hex}*")),
+        RECORDED_SECONDS,
     )
 
 
