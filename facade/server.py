@@ -158,13 +158,12 @@ def runner_for(
         # costs a thousand times what sending it did.
         "auto_decompress": False,
     }
-    ending: dict[str, Any] = {"shutdown_timeout": drain_seconds, "handle_signals": False}
+    # aiohttp waits that long twice: for handlers, then for them without the rest of their request's body.
+    ending: dict[str, Any] = {"shutdown_timeout": drain_seconds / 2, "handle_signals": False}
     if isinstance(app, web.Application):
         # An operator who closes a browser does not undo half an import.
         return web.AppRunner(app, handler_cancellation=False, **options, **ending)
     options |= {"access_log": logging.getLogger(__name__), "access_log_class": _Telling}
-    # aiohttp waits that long twice: for handlers, then for them without their request's body. Devices send none.
-    ending["shutdown_timeout"] = drain_seconds / 2
     # A device that leaves, or is cut, takes its handler with it.
     return web.ServerRunner(web.Server(app, handler_cancellation=True, **options), **ending)
 
