@@ -31,6 +31,8 @@ async def test_systemd_takes_the_unit(tmp_path: Path) -> None:
     unit = tmp_path / "facade.service"
     text = UNIT.read_text()
     assert "ExecStart=/opt/facade/bin/facade up " in text
+    # A core file of the control side would hold its keys.
+    assert {"LimitCORE=0", "WatchdogSignal=SIGKILL"} <= set(text.splitlines())
     unit.write_text(text.replace("/opt/facade/bin/facade", sys.executable))
     verified = await run("systemd-analyze", "verify", unit)
     assert (verified.code, verified.stderr) == (0, "")
