@@ -8,6 +8,7 @@ import ipaddress
 import re
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import unquote
 
 from pydantic import (
     AfterValidator,
@@ -69,6 +70,12 @@ def _database_url(text: str) -> str:
         raise ValueError("PostgreSQL is not built yet; use sqlite+aiosqlite:///path for now")
     if not text.startswith("sqlite+aiosqlite:///"):
         raise ValueError("write sqlite+aiosqlite:///path/to/facade.db")
+    name = unquote(text.removeprefix("sqlite+aiosqlite:///").partition("?")[0])
+    if name in ("", ":memory:") or name.startswith("file:"):
+        raise ValueError(
+            "the database must be a file, for every connection to it to see the same one and a "
+            "restart to find it: write sqlite+aiosqlite:///path/to/facade.db"
+        )
     return text
 
 

@@ -93,6 +93,13 @@ def test_behind_a_proxy_plain_http_is_allowed(tmp_path: Path) -> None:
         ("[store]\nurl = 'cache'\n", "file:///absolute/path"),
         ("[database]\nurl = 'postgresql+asyncpg://h/d'\n", "not built yet"),
         ("[database]\nurl = 'mysql://h/d'\n", "sqlite+aiosqlite"),
+        ("[database]\nurl = 'sqlite+aiosqlite:///:memory:'\n", "must be a file"),
+        ("[database]\nurl = 'sqlite+aiosqlite:///%3Amemory%3A'\n", "must be a file"),
+        ("[database]\nurl = 'sqlite+aiosqlite:///?timeout=9'\n", "must be a file"),
+        (
+            "[database]\nurl = 'sqlite+aiosqlite:///file:x?mode=memory&uri=true'\n",
+            "write sqlite+aiosqlite:///path/to/facade.db",
+        ),
         ("[redis]\nurl = 'http://h'\n", "redis.url: write redis://"),
         ("[device]\ntrust_domain = 'Has Spaces'\n", "trust domain"),
         ("[device]\ndefault_registry = 'https://u:p@h'\n", "credentials"),

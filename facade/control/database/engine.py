@@ -142,8 +142,10 @@ def _create_engines(url: str) -> tuple[AsyncEngine, Engine]:
         raise Invalid("The database URL cannot be read.") from error
     if parsed.drivername != "sqlite+aiosqlite":
         raise Invalid("Only sqlite+aiosqlite:///path databases are supported.")
-    if parsed.database and parsed.database != ":memory:":
-        _create_private(Path(parsed.database))
+    name = parsed.database or ""
+    if name in ("", ":memory:") or name.startswith("file:"):
+        raise Invalid("The database must be a file: each connection has a memory of its own.")
+    _create_private(Path(name))
     # hide_parameters: an error's text would otherwise quote the values being written.
     engine = create_async_engine(parsed, hide_parameters=True)
     blocking = create_engine(parsed.set(drivername="sqlite"), hide_parameters=True)
