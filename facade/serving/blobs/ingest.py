@@ -2,9 +2,10 @@
 
 Guarantees: one writer per key and size over all processes (`flock` on the partial, which dies with
 its process); what a reader gets is what was written (the tags of whole blocks and the bytes of the last
-one are kept in memory); `publish` = fsync, tags first, rename, fsync the folder. Bytes of a partial are
-nobody's content. Whoever follows the file can tell how it ended (`tail`). Not guaranteed: that bytes
-found after a power loss are those once written; the caller's verdict decides.
+one are kept in memory); `publish` = fsync, tags first, rename, fsync the folder, without which it is
+published too. Bytes of a partial are nobody's content. Whoever follows the file can tell how it ended
+(`tail`). Not guaranteed: that bytes found after a power loss are those once written; the caller's
+verdict decides.
 """
 
 import asyncio
@@ -20,7 +21,7 @@ import structlog
 from facade.errors import Integrity, Unavailable, Upstream
 from facade.serving.blobs.diskread import FileReader, ReadMode, read_fully
 from facade.serving.blobs.kept import PIECE_BYTES, KeptBytes
-from facade.serving.blobs.layout import Layout, move_durably, write_all, write_new
+from facade.serving.blobs.layout import Layout, move, sync_folder, write_all, write_new
 from facade.serving.blobs.partials import (
     Partials,
     is_named,
@@ -128,12 +129,17 @@ class LocalIngest:
             # Tags that a power loss takes are made anew, from content that still hashes right.
             sidecar = self._kept.tags.sidecar(self.have, str(self._key.host))
             write_new(draft, sidecar, synced=False)
-            move_durably((draft, layout.tags(digest)), (self._path, layout.blob(digest)))
+            move((draft, layout.tags(digest)), (self._path, layout.blob(digest)))
         except OSError as error:
             with contextlib.suppress(OSError):  # a folder that became read-only keeps it
                 draft.unlink(missing_ok=True)
             self._give_up()
             raise unavailable(error) from error
+        try:
+            sync_folder(layout.blob(digest).parent)
+        except OSError as error:
+            # Readers have it, and eviction must know of it. A power loss may cost a transfer.
+            log.warning("published_name_not_synced", digest=str(digest), error=error.strerror)
         self._let_go()
 
     async def close(self, *, keep: bool, refusal: Upstream | None = None) -> None:

@@ -4,8 +4,8 @@
     ingest/<digest>.<owner>.<size>.partial  bytes on their way in, locked by who writes them
     quarantine/<algorithm>-<hex>[.tags]     what failed a check, for a person to look at
 
-Guarantees: only a whole file gets a name under `blobs/`, and when `move_durably` returns, the
-name survives a power loss. Everything here blocks.
+Guarantees: only a whole file gets a name under `blobs/`, which survives a power loss once
+`sync_folder` returned. Everything here blocks.
 """
 
 import contextlib
@@ -111,15 +111,16 @@ def write_durably(path: Path, data: bytes, draft: Path) -> None:
     """Put `data` at `path`, whole or not at all, by way of `draft`. Raises OSError."""
     try:
         write_new(draft, data, synced=True)
-        move_durably((draft, path))
+        move((draft, path))
+        sync_folder(path.parent)
     except OSError:
         draft.unlink(missing_ok=True)
         raise
 
 
-def move_durably(*moves: tuple[Path, Path]) -> None:
-    """Rename each (source, target), all within one folder, in order; then make the new names
-    survive a power loss. Raises OSError.
+def move(*moves: tuple[Path, Path]) -> None:
+    """Rename each (source, target), in order, into one folder, made if absent. Until `sync_folder`
+    a power loss may take the new names. Raises OSError.
     """
     folder = moves[0][1].parent
     if not folder.exists():
@@ -128,7 +129,6 @@ def move_durably(*moves: tuple[Path, Path]) -> None:
         sync_folder(folder.parent.parent)
     for source, target in moves:
         source.rename(target)
-    sync_folder(folder)
 
 
 def write_new(path: Path, data: bytes, *, synced: bool) -> None:
