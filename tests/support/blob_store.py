@@ -63,6 +63,9 @@ class MemoryStore:
         if stored is not None:
             self.quarantined[digest] = stored
 
+    def set_aside(self, digest: Digest) -> bool:
+        return digest in self.quarantined
+
     async def remove(self, digest: Digest) -> int | None:
         stored = self.kept.get(digest)
         if stored is None or stored.users:

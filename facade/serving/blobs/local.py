@@ -30,6 +30,7 @@ from facade.serving.blobs.nodekey import load_node_key
 from facade.serving.blobs.opened import LocalReader, OpenObject, when_unlocked
 from facade.serving.blobs.partials import Partials, is_named, try_lock
 from facade.serving.blobs.port import BlobKey, Busy, Feed
+from facade.serving.blobs.quarantine import Quarantine
 from facade.serving.blobs.rehash import rehash
 from facade.serving.blobs.tags import BlockTags, TagKey, read_sidecar
 from facade.serving.blobs.tail import LocalTail, abandon_tail, open_tail
@@ -39,9 +40,6 @@ log = structlog.get_logger(__name__)
 
 MAX_IDLE_OBJECTS = 64
 """How many objects stay open while nobody reads them."""
-MAX_QUARANTINED = 8
-"""How many failed objects are kept to look at; older ones are deleted."""
-_SET_ASIDE_MODE = 0o400
 
 _Result = TypeVar("_Result")
 
@@ -69,6 +67,7 @@ class LocalStore:
     ) -> None:
         self._layout = layout
         self._clock = clock or SystemClock()
+        self._quarantine = Quarantine(layout)
         self.partials = Partials(layout.ingest)
         self._filling: Callable[[], None] = lambda: None
         self._unfit: Callable[[Digest, str], None] = lambda *_: None
@@ -146,7 +145,7 @@ class LocalStore:
         shared = self._open.get(digest)
         spoiled = None if shared is None else os.fstat(shared.file.fd)
         self._retire(digest)
-        await self._run(partial(self._quarantine, digest, spoiled))
+        await self._run(partial(self._quarantine.take, digest, spoiled))
 
     async def remove(self, digest: Digest) -> int | None:
         shared = self._open.get(digest)
@@ -160,7 +159,11 @@ class LocalStore:
 
     def quarantined(self) -> int:
         """How many failed objects are kept to look at. Blocks."""
-        return sum(1 for path in self._layout.quarantine.iterdir() if path.suffix != ".tags")
+        return self._quarantine.count()
+
+    def set_aside(self, digest: Digest) -> bool:
+        """Whether that object is kept to look at. Blocks. Raises OSError."""
+        return self._quarantine.holds(digest)
 
     def sweep_partials(self, older_than: float) -> int:
         """Delete partials last written before `older_than` (Unix seconds) that nobody writes.
@@ -216,7 +219,7 @@ class LocalStore:
             log.error("cached_object_unfit", digest=str(digest), error=str(error))
             spoiled = os.fstat(fd)
             os.close(fd)
-            self._quarantine(digest, spoiled)
+            self._quarantine.take(digest, spoiled)
             return str(error)
         except BaseException:
             os.close(fd)
@@ -238,34 +241,6 @@ class LocalStore:
         with contextlib.suppress(OSError):  # a full disk is no reason to lose the object
             write_durably(path, sidecar, draft)
         return BlockTags.parse(self._key, digest, sidecar)
-
-    def _quarantine(self, digest: Digest, spoiled: os.stat_result | None) -> None:
-        """Set it aside, unless what is `spoiled` was replaced: by another process, perhaps."""
-        try:
-            if spoiled is None or self._is_there(digest, spoiled):
-                self._set_aside(digest)
-        except OSError as error:
-            log.error("quarantine_failed", digest=str(digest), error=error.strerror)
-
-    def _is_there(self, digest: Digest, status: os.stat_result) -> bool:
-        try:
-            return os.path.samestat(self._layout.blob(digest).stat(), status)
-        except FileNotFoundError:
-            return False
-
-    def _set_aside(self, digest: Digest) -> None:
-        place = self._layout.quarantined(digest)
-        for source, target in (
-            (self._layout.blob(digest), place),
-            (self._layout.tags(digest), place.with_name(f"{place.name}.tags")),
-        ):
-            with contextlib.suppress(FileNotFoundError):
-                source.rename(target)
-                target.chmod(_SET_ASIDE_MODE)  # so that processes that have it open notice
-        kept = [path for path in self._layout.quarantine.iterdir() if path.suffix != ".tags"]
-        for path in sorted(kept, key=lambda path: path.stat().st_ctime)[:-MAX_QUARANTINED]:
-            path.unlink(missing_ok=True)
-            path.with_name(f"{path.name}.tags").unlink(missing_ok=True)
 
     def _remove(self, digest: Digest) -> int | None:
         path = self._layout.blob(digest)

@@ -38,6 +38,14 @@ class Register(Protocol):
         ...
 
 
+class Shelves(BlobStore, Protocol):
+    """A store that keeps what it quarantined."""
+
+    def set_aside(self, digest: Digest) -> bool:
+        """Whether it is among that. Blocks. Raises OSError."""
+        ...
+
+
 class Scrubber:
     """Walks over a store.
 
@@ -49,7 +57,7 @@ class Scrubber:
     def __init__(
         self,
         *,
-        store: BlobStore,
+        store: Shelves,
         register: Register,
         clock: Clock,
         executor: Executor,
@@ -67,7 +75,7 @@ class Scrubber:
         Arguments:
             bytes_per_second: the pace; None = as fast as it goes.
 
-        Raises Unavailable when the index cannot be used.
+        Raises Unavailable when the index cannot be used, OSError when the store cannot.
         """
         checked = quarantined = 0
         found = self._store.objects()
@@ -91,10 +99,10 @@ class Scrubber:
         return count
 
     async def _check(self, digest: Digest, pace: float | None) -> bool | None:
-        """Whether the object is right; None when it vanished meanwhile."""
+        """Whether the object is right; None when it was removed meanwhile."""
         reader = await self._store.open(digest)
         if reader is None:
-            return None
+            return await self._missing(digest)
         try:
             await self._hash(reader, digest, pace)
         except Integrity as error:
@@ -106,6 +114,13 @@ class Scrubber:
         finally:
             reader.close()
         return True
+
+    async def _missing(self, digest: Digest) -> bool | None:
+        """As `_check`, of what cannot be opened: whoever set it aside, to open it or to read it, told so."""
+        if not await run_to_end(self._executor, partial(self._store.set_aside, digest)):
+            return None
+        await self._register.forget([digest])
+        return False
 
     async def _hash(self, reader: BlobReader, digest: Digest, pace: float | None) -> None:
         verifier = StreamVerifier(digest, reader.size)

@@ -11,9 +11,9 @@ import pytest
 from facade.errors import Invalid, Unavailable
 from facade.oci.digest import Digest
 from facade.oci.reference import Repository
-from facade.serving.blobs import local
-from facade.serving.blobs.local import LocalStore
+from facade.serving.blobs.local import MAX_IDLE_OBJECTS, LocalStore
 from facade.serving.blobs.port import BlobKey
+from facade.serving.blobs.quarantine import MAX_QUARANTINED
 from tests.support.blobs import HOST, REPOSITORY, key_of, make_content, make_executor
 
 CONTENT = make_content(1000)
@@ -103,7 +103,7 @@ async def test_a_file_with_an_odd_name_is_no_object(tmp_path: Path, store: Local
 async def test_few_objects_stay_open_when_nobody_reads_them(
     tmp_path: Path, store: LocalStore
 ) -> None:
-    many = local.MAX_IDLE_OBJECTS + 20
+    many = MAX_IDLE_OBJECTS + 20
     digests = [await publish(store, b"%d" % number) for number in range(many)]
     readers = await asyncio.gather(*(store.open(digest) for digest in digests))
     assert open_files(tmp_path) == many
@@ -113,7 +113,7 @@ async def test_few_objects_stay_open_when_nobody_reads_them(
     for reader in readers:
         assert reader is not None
         reader.close()
-    assert open_files(tmp_path) == local.MAX_IDLE_OBJECTS
+    assert open_files(tmp_path) == MAX_IDLE_OBJECTS
     store.close()
     assert open_files(tmp_path) == 0
 
@@ -131,13 +131,13 @@ async def test_closing_the_store_leaves_readers_their_files(
 
 async def test_only_a_few_quarantined_objects_are_kept(tmp_path: Path, store: LocalStore) -> None:
     assert store.quarantined() == 0
-    for number in range(local.MAX_QUARANTINED + 3):
+    for number in range(MAX_QUARANTINED + 3):
         await store.quarantine(await publish(store, b"%d" % number))
-    assert store.quarantined() == local.MAX_QUARANTINED
+    assert store.quarantined() == MAX_QUARANTINED
     kept = {path.name for path in (tmp_path / "quarantine").iterdir()}
-    newest = Digest.of(b"%d" % (local.MAX_QUARANTINED + 2))
+    newest = Digest.of(b"%d" % (MAX_QUARANTINED + 2))
     assert {f"sha256-{newest.hex}", f"sha256-{newest.hex}.tags"} <= kept
-    assert len(kept) == 2 * local.MAX_QUARANTINED
+    assert len(kept) == 2 * MAX_QUARANTINED
 
 
 async def test_old_partials_are_swept_unless_somebody_writes_them(

@@ -1,6 +1,7 @@
 """Eviction, scrubbing, and the keeper that does both in time."""
 
 import asyncio
+import os
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,7 @@ import pytest
 from facade.oci.digest import Digest
 from facade.serving.blobs.duty import Duty
 from facade.serving.blobs.eviction import Bounds, Evictor
+from facade.serving.blobs.held import keep
 from facade.serving.blobs.keeper import (
     DUTY_SECONDS,
     FLUSH_SECONDS,
@@ -20,6 +22,7 @@ from facade.serving.blobs.keeper import (
     SCRUB_PAUSE_SECONDS,
     StoreKeeper,
 )
+from facade.serving.blobs.local import LocalStore
 from facade.serving.blobs.possession import PossessionIndex
 from facade.serving.blobs.scrub import Scrubber
 from facade.wings import CacheStatus
@@ -229,6 +232,45 @@ async def test_a_rotten_object_is_quarantined_and_told(upkeep: Upkeep) -> None:
     assert set(upkeep.store.quarantined) == {digests[1]}
     assert await upkeep.index.totals() == (2, 2 * SIZE)
     assert await upkeep.scrubber.scrub() == (2, 0)
+
+
+async def test_what_another_set_aside_during_a_pass_is_counted_and_what_was_removed_is_not(
+    upkeep: Upkeep,
+) -> None:
+    digests = await upkeep.add(4)
+    # The pass rests after each object, when its list is made already.
+    task = asyncio.create_task(upkeep.scrubber.scrub(bytes_per_second=SIZE))
+    await upkeep.clock.wait_for_sleepers()
+    await upkeep.store.quarantine(digests[1])
+    await upkeep.store.remove(digests[2])
+    for _ in range(2):
+        await upkeep.clock.wait_for_sleepers()
+        upkeep.clock.advance(1)
+    assert await task == (3, 1)
+    assert upkeep.spoiled == []  # whoever set it aside told so
+    assert (await upkeep.index.totals())[0] == 3  # the removed one is eviction's to forget
+
+
+async def test_what_turns_out_unfit_on_opening_is_counted(
+    tmp_path: Path, upkeep: Upkeep, executor: ThreadPoolExecutor
+) -> None:
+    store = LocalStore.at(tmp_path / "local", executor)
+    for number in range(3):
+        content = make_content(SIZE, seed=number)
+        await keep(store, key_of(content), content, executor)
+        await upkeep.index.add(key_of(content), SIZE)
+    digest = key_of(content).digest
+    os.truncate(tmp_path / "local" / "blobs" / "sha256" / digest.hex[:2] / digest.hex, SIZE - 1)
+    scrubber = Scrubber(
+        store=store,
+        register=upkeep.index,
+        clock=upkeep.clock,
+        executor=executor,
+        spoiled=lambda *_: None,
+    )
+    assert await scrubber.scrub() == (3, 1)
+    assert await upkeep.index.totals() == (2, 2 * SIZE)
+    store.close()
 
 
 async def test_objects_that_the_index_lost_come_back_into_its_order(upkeep: Upkeep) -> None:
