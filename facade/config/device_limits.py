@@ -4,6 +4,8 @@ from pydantic import Field
 
 from facade.config.section import Seconds, Section
 
+_EACH = "; not shared out, so that N workers allow up to N times as much; absent: no bound"
+
 
 class DeviceLimits(Section):
     """Bounds on what one device, and all devices of one worker, may hold."""
@@ -15,13 +17,13 @@ class DeviceLimits(Section):
         32, ge=1, description="blob streams at once per device; shared out in the same way"
     )
     requests_per_second: float | None = Field(
-        None, gt=0, description="requests per device and worker, on average; absent: no bound"
+        None, gt=0, description=f"requests per device and worker, on average{_EACH}"
     )
     bytes_per_second: int | None = Field(
-        None, ge=1024, description="bytes sent per device and worker; absent: no bound"
+        None, ge=1024, description=f"bytes sent per device and worker{_EACH}"
     )
     bytes_per_day: int | None = Field(
-        None, ge=1, description="bytes sent per device, worker and UTC day; absent: no bound"
+        None, ge=1, description=f"bytes sent per device, worker and UTC day{_EACH}"
     )
     wait: Seconds = Field(30, description="seconds a request waits for its slot before 503")
     connections: int = Field(4096, ge=1, description="open connections per worker")

@@ -1,5 +1,6 @@
 """Configuration: defaults, file, environment, and every problem told at once."""
 
+import re
 import tomllib
 from pathlib import Path
 
@@ -126,6 +127,14 @@ def test_the_reference_names_every_key_and_is_toml_when_uncommented() -> None:
         assert field.annotation is not None
         for key in field.annotation.model_fields:
             assert key in text
+
+
+def test_the_reference_says_of_each_rate_what_several_workers_allow() -> None:
+    rates = [
+        line for line in reference().splitlines() if re.match(r"# \w+_per_(second|day) = …", line)
+    ]
+    assert len(rates) == 3
+    assert all("N workers allow up to N times as much" in line for line in rates)
 
 
 @pytest.mark.parametrize(
