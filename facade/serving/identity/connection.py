@@ -3,8 +3,8 @@
 Guarantees: flow control both ways (what the client does not take pauses the application; what the
 application does not take pauses the socket; a client that makes us write, by KeyUpdates,
 and does not read is no longer read from). Nothing is buffered here beyond one received
-block and one slice on its way out. A protocol violation is answered with its alert. Does
-not know who the client is.
+block and one slice on its way out. A protocol violation is answered with its alert; a close over what the
+client sent unasked does not cost it the end of its answer. Does not know who the client is.
 """
 
 import asyncio
@@ -12,9 +12,10 @@ import contextlib
 import socket
 import ssl
 import struct
+from functools import partial
 
 from facade.serving.identity.limits import Verdict, Watchdog
-from facade.serving.identity.listener import Farewell, Listener
+from facade.serving.identity.listener import MAX_DISCARDED_BYTES, Farewell, Listener
 from facade.serving.identity.stream import TlsTransport
 
 _RECORD_BYTES = 16 * 1024
@@ -48,6 +49,7 @@ class TlsConnection(asyncio.BufferedProtocol):
         "_raw",
         "_read_paused",
         "_timer",
+        "_unasked",
         "_write_paused",
         "_written",
         "app",
@@ -78,6 +80,7 @@ class TlsConnection(asyncio.BufferedProtocol):
         self._write_paused = False  # by the plain transport
         self._held = False  # not reading from a client that does not read
         self._written = 0
+        self._unasked = 0  # bytes that came after the close
         self.watchdog = Watchdog(listener.limits, self._loop.time())
         self._timer = self._loop.call_later(listener.limits.interval, self._look)
         self.tls = tls
@@ -99,6 +102,9 @@ class TlsConnection(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         if self._closing:
+            self._unasked += nbytes
+            if self._unasked > MAX_DISCARDED_BYTES:
+                self._raw.close()
             return
         self._incoming.write(self._listener.received[:nbytes])
         self._deliver()
@@ -247,7 +253,23 @@ class TlsConnection(asyncio.BufferedProtocol):
         with contextlib.suppress(ssl.SSLError):
             self.tls.unwrap()
         self._flush()
-        self._raw.close()
+        if (self._read_paused or self._held) and not self._raw.is_closing():
+            self._raw.write_eof()
+            self._raw.resume_reading()
+            self._linger()
+        else:
+            self._raw.close()
+
+    def _linger(self, *, flushed: bool = False) -> None:
+        """Discard what the client sent unasked, until it closes, or for a moment from when all is written.
+        Closing over unread bytes would reset the connection, which costs the client what it has not
+        read yet (RFC 9112, 9.6).
+        """
+        if flushed or self.app is None:
+            self._raw.close()
+            return
+        again = partial(self._linger, flushed=not self._raw.get_write_buffer_size())
+        self._loop.call_later(self._listener.limits.linger_seconds, again)
 
     def abort(self) -> None:
         """Drop the connection and what is buffered."""

@@ -24,7 +24,8 @@ class TlsLimits:
             any pull wait.
         stall_seconds, min_bytes_per_second: a client that took fewer bytes a second than this
             from a full buffer, over this long, is cut.
-        linger_seconds: how long a refused client may take to read its alert.
+        linger_seconds: how long a refused client may take to read its alert, and one that sent more
+            than was read of it, to read its answer's end.
         max_connections: beyond this new ones are closed at once.
         max_unnamed: so many more of listed balancers', until they have said for whom they come: only
             then it can be told who makes room.

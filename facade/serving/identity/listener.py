@@ -19,7 +19,8 @@ from facade.serving.identity.limits import TlsLimits
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _RECEIVE_BYTES = 64 * 1024
-_MAX_DISCARDED_BYTES = 256 * 1024
+MAX_DISCARDED_BYTES = 256 * 1024
+"""What is read from a client, and thrown away, after the last word to it."""
 
 
 def _receive_buffer() -> memoryview:
@@ -89,7 +90,7 @@ class Farewell(asyncio.BufferedProtocol):
     def __init__(self, listener: Listener, raw: asyncio.Transport) -> None:
         self._listener = listener
         self._raw = raw
-        self._left = _MAX_DISCARDED_BYTES
+        self._left = MAX_DISCARDED_BYTES
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(listener.limits.linger_seconds, raw.abort)
 

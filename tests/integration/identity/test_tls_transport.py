@@ -392,6 +392,69 @@ async def test_close_says_close_notify(context: ssl.SSLContext) -> None:
         assert await apps.made[0].lost is None
 
 
+@pytest.mark.parametrize("more", [20_000, 200_000])
+async def test_what_was_sent_unasked_does_not_cost_the_end_of_the_answer(
+    context: ssl.SSLContext, more: int
+) -> None:
+    """Closing over unread bytes would reset the connection, and the client lose what it has not read."""
+
+    def last_answer(protocol: ScriptedProtocol, _: bytes) -> None:
+        protocol.wire.pause_reading()
+        protocol.wire.write(bytes(4 * MIB))
+        asyncio.get_running_loop().call_later(0.2, protocol.wire.close)
+
+    def talk(address: tuple[str, int]) -> int:
+        with TlsPeer(address, CLIENT, receive_bytes=64 * 1024) as peer:
+            peer.handshake()
+            peer.send(b"the first")
+            time.sleep(0.1)
+            peer.send(bytes(more))
+            time.sleep(0.5)  # longer than it takes to close
+            return len(peer.receive_all())
+
+    apps = Apps(last_answer)
+    async with tls_listener(context, apps) as listener:
+        assert await asyncio.to_thread(talk, listener.address) == 4 * MIB
+        await listener.settled()
+    assert apps.made[0].received == b"the first"
+
+
+async def test_a_client_that_goes_on_sending_is_not_listened_to_for_long(
+    context: ssl.SSLContext,
+) -> None:
+    def last_answer(protocol: ScriptedProtocol, _: bytes) -> None:
+        protocol.wire.pause_reading()
+        protocol.wire.write(b"bye")
+        protocol.wire.close()
+
+    async with tls_listener(context, Apps(last_answer), TlsLimits(linger_seconds=0.2)) as listener:
+
+        def pour() -> int:
+            with connect(listener) as peer:
+                assert peer.socket.gettimeout()
+                sent = 0
+                try:
+                    while True:
+                        peer.send(bytes(10_000))
+                        sent += 10_000
+                except OSError:
+                    return sent
+
+        def stay(peer: TlsPeer) -> bytes:
+            peer.send(b"hello")
+            return peer.receive() + peer.receive() + peer.socket.recv(1)
+
+        poured = asyncio.get_running_loop().run_in_executor(None, pour)
+        assert await asyncio.wait_for(poured, 5) < 16 * MIB
+        # Nor is one that says nothing more, and does not close.
+        peer = await asyncio.to_thread(connect, listener)
+        with peer:
+            assert await asyncio.to_thread(stay, peer) == b"bye"
+            begun = time.monotonic()
+            await listener.settled()
+            assert time.monotonic() - begun < 2
+
+
 async def test_abort_does_not(context: ssl.SSLContext) -> None:
     apps = Apps(lambda protocol, _: protocol.wire.abort())
 
