@@ -169,6 +169,19 @@ def test_mix_and_match_of_timestamp_and_snapshot(repo: TufRepo, client: Client) 
     client.refused()
 
 
+def test_mix_and_match_of_a_fleets_files_with_the_same_version_number(
+    repo: TufRepo, client: Client
+) -> None:
+    """Both are signed by the fleet's key; the snapshot lists one of them."""
+    client.refresh()
+    repo.publish(signed_target("dev/app/v2"))
+    listed = repo.snapshot.meta["dev.json"]
+    repo.fleets["dev"].targets.clear()
+    repo.put("dev", repo.fleets["dev"])
+    repo.snapshot.meta["dev.json"] = listed
+    assert "dev" in client.refresh().failed
+
+
 def test_mix_and_match_with_the_same_version_number(repo: TufRepo, client: Client) -> None:
     """The updater trusts a snapshot it knows by its version alone; we compare its hash again."""
     repo.snapshot.meta["extra.json"] = MetaFile(1)

@@ -74,6 +74,21 @@ class Chain:
         ]
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
+    def fleet_file(self, fleet: str) -> tuple[str, int | None]:
+        """Under which name the fleet's role is fetched, and its bytes where the snapshot says so."""
+        entry = self._entry(fleet)
+        prefix = f"{entry.version}." if self.root.consistent_snapshot else ""
+        return f"{prefix}{fleet}.json", entry.length
+
+    def lists(self, fleet: str, data: bytes) -> bool:
+        """Whether the snapshot lists, by its hashes, the fleet's role in this very file."""
+        entry = self._entry(fleet)
+        try:
+            entry.verify_length_and_hashes(data)
+        except RepositoryError:
+            return False
+        return bool(entry.hashes)
+
     def fleet_view(
         self, fleet: str, data: bytes, now: float, previous: FleetView | None
     ) -> FleetView:
