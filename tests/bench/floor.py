@@ -12,6 +12,7 @@ import functools
 import hashlib
 import os
 import re
+import select
 import socket
 import ssl
 import sys
@@ -120,8 +121,7 @@ def _miss(path: str, kept: Path, write: Write, upstream: int) -> None:
         write(_head(left))
         while left:
             piece = _BUFFER[:left]
-            source.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, len(piece))
-            piece = piece[: source.recv_into(piece, 0, socket.MSG_WAITALL)]
+            _receive(source, piece)
             left -= len(piece)
             hashed.update(piece)
             tags += _CIPHER.encrypt((len(tags) // _TAG_BYTES).to_bytes(12, "big"), b"", piece)
@@ -130,6 +130,18 @@ def _miss(path: str, kept: Path, write: Write, upstream: int) -> None:
         os.fsync(file.fileno())
     assert path.endswith(hashed.hexdigest())
     kept.with_suffix(".tags").write_bytes(tags)
+
+
+def _receive(source: socket.socket, piece: memoryview) -> None:
+    """Fill it, asleep until all of it is there."""
+    while piece:
+        source.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, len(piece))
+        # Not in `recv`, which takes what is there and then sleeps until as much again arrives: for ever, at the end.
+        select.select([source], [], [])
+        count = source.recv_into(piece, 0, socket.MSG_DONTWAIT)
+        if not count:
+            raise ConnectionError("The upstream left.")
+        piece = piece[count:]
 
 
 if __name__ == "__main__":
