@@ -16,6 +16,7 @@ from contextlib import AsyncExitStack, suppress
 
 import structlog
 
+from facade.app.background import background
 from facade.app.checks import deny_list_check
 from facade.app.serving import serving_wing
 from facade.app.tracing import open_traces
@@ -34,6 +35,7 @@ from facade.serving.identity.tls import TlsContexts
 from facade.workers.lifeline import read_order, tie
 from facade.workers.order import MAX_BYTES, Order
 from facade.workers.process import descriptor_of
+from facade.workers.signs import give_signs
 from facade.workers.sockets import withdraw
 
 log = structlog.get_logger(__name__)
@@ -47,11 +49,12 @@ LATE = (
 (an interpreter in somebody's home), and before the first device waits for them."""
 
 
-def run(orders: int, reports: int) -> int:
+def run(orders: int, reports: int, signs: int) -> int:
     """Serve until told to stop; gives the exit status.
 
     Arguments:
         orders, reports: descriptors of the pipes from and to the parent.
+        signs: of the pipe for signs of life.
     """
     for name in LATE:
         importlib.import_module(name)
@@ -65,14 +68,14 @@ def run(orders: int, reports: int) -> int:
             os.umask(0o077)
         configure(order.settings.log.level, order.settings.log.format, sys.stderr)
         structlog.contextvars.bind_contextvars(worker=order.index)
-        asyncio.run(_serve(order, reports))
+        asyncio.run(_serve(order, reports, signs))
     except FacadeError as error:
         _report(reports, error=error.message)
         return FAILED
     return 0
 
 
-async def _serve(order: Order, reports: int) -> None:
+async def _serve(order: Order, reports: int, signs: int) -> None:
     settings, clock = order.settings, SystemClock()
     metrics = Metrics(clock)
     async with AsyncExitStack() as stack:
@@ -82,6 +85,7 @@ async def _serve(order: Order, reports: int) -> None:
         )
         await control.start()
         stack.push_async_callback(control.close)
+        background(stack, give_signs(signs, control.silent_seconds, clock))
         wing = await stack.enter_async_context(
             serving_wing(
                 settings,
@@ -121,7 +125,6 @@ async def _serve(order: Order, reports: int) -> None:
             wing.cache,
             metrics=lambda: encode(read(metrics.registry)),
             health=lambda: encode_findings(health.findings()),
-            pulse=control.silent_seconds,
         )
         # Answers until the last pull is done: then the parent may still ask what was counted.
         await stack.enter_async_context(

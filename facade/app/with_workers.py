@@ -32,8 +32,9 @@ from facade.observability.worker_counts import WorkerCounts
 from facade.workers.gather import Gathering
 from facade.workers.ground import metadata_folders, open_to, places
 from facade.workers.order import Order, serving_settings
+from facade.workers.signs import INTERVAL_SECONDS
 from facade.workers.slot import Phase, Why
-from facade.workers.stuck import INTERVAL_SECONDS, StuckWatch
+from facade.workers.stuck import StuckWatch
 from facade.workers.supervisor import Workers
 from facade.workers.user import WorkerUser, worker_user
 
@@ -86,15 +87,11 @@ async def with_workers(
                 owner=None if user is None else user.uid,
             )
         )
-        # The watch has its own, so that no job's turn comes before a sign of life.
-        ports, pulses = (
-            [
-                SocketCachePort(spots.cache(slot.index), name=f"Worker {slot.index}")
-                for slot in workers.slots
-            ]
-            for _ in range(2)
-        )
-        for port in (*ports, *pulses):
+        ports = [
+            SocketCachePort(spots.cache(slot.index), name=f"Worker {slot.index}")
+            for slot in workers.slots
+        ]
+        for port in ports:
             stack.push_async_callback(port.close)
         gathering = Gathering(metrics.registry, workers, ports)
         counts = WorkerCounts(
@@ -123,9 +120,7 @@ async def with_workers(
             retired=gathering.retired,
             up_to_date=lambda index: ports[index].refresh(),
         )
-        watch = StuckWatch(
-            workers, pulses, refuses_after=settings.device.deny_list_max_age, clock=clock
-        )
+        watch = StuckWatch(workers, refuses_after=settings.device.deny_list_max_age, clock=clock)
         kept_running(stack, watch.run, pause=lambda: clock.sleep(INTERVAL_SECONDS))
         health = Health((*control.checks, ("workers", gathering.findings)))
         reload = Reloading(settings, workers.reload)

@@ -1,6 +1,7 @@
 """Entry point of a serving process: what `facade up` starts `device.workers` times.
 
-    python -m facade.app.worker     (its order comes on standard input, its reports leave on standard output)
+    python -m facade.app.worker FD     (its order comes on standard input, its reports leave on standard
+                                        output, its signs of life by the descriptor FD)
 
 Guarantees: what other libraries load only because it happens to be installed stays out: 10 MiB and a
 quarter of the start, which is imports but for a thirtieth. Not for people: `facade up` gives the order.
@@ -18,11 +19,11 @@ def main() -> int:
     # Hardly anything that is made while it starts is garbage, and looking for it is an eighth of that
     # time. `run` switches the collector on when it serves.
     gc.disable()
-    return load()(sys.stdin.fileno(), sys.stdout.fileno())
+    return load()(sys.stdin.fileno(), sys.stdout.fileno(), int(sys.argv[1]))
 
 
-def load() -> Callable[[int, int], int]:
-    """What serves, given the descriptors of orders and reports; nothing may be loaded before."""
+def load() -> Callable[[int, int, int], int]:
+    """What serves, given the descriptors of orders, reports and signs; nothing may be loaded before."""
     keep_out(BY_A_WORKER)
     no_plugins()
     with no_authorities():

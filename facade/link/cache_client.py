@@ -15,7 +15,7 @@ from facade.link.cache_codec import (
 )
 from facade.link.calls import Away, Caller
 from facade.link.errors_codec import error_in
-from facade.link.strict import Fields, Malformed, as_number, dump, load
+from facade.link.strict import Fields, Malformed, dump, load
 from facade.oci.digest import Digest
 from facade.oci.reference import Repository
 from facade.reasons import Reason
@@ -98,14 +98,6 @@ class SocketCachePort:
         return await self._caller.call(
             "GET", "/health", limit=MAX_HEALTH_BYTES, seconds=SMALL_SECONDS
         )
-
-    async def pulse(self) -> float:
-        """How many seconds ago it heard the control side. Raises Unavailable."""
-        data = await self._caller.call("GET", "/pulse", limit=64, seconds=SMALL_SECONDS)
-        try:
-            return as_number(load(data), "pulse")
-        except Malformed as error:
-            raise self._unreadable(error) from error
 
     async def _job(self, route: str, body: bytes = b"") -> object:
         data = await self._caller.call(

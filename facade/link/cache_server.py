@@ -15,7 +15,7 @@ from facade.link.answers import Handler, answering, read_body, told
 from facade.link.cache_codec import status_out, warm_request_in, warm_result_out
 from facade.link.calls import OCTETS
 from facade.link.errors_codec import error_out
-from facade.link.strict import dump, load, number
+from facade.link.strict import dump, load
 from facade.wings import CachePort
 
 BEAT_SECONDS = 2.0
@@ -30,14 +30,12 @@ def cache_app(
     *,
     metrics: Callable[[], bytes],
     health: Callable[[], bytes],
-    pulse: Callable[[], float],
 ) -> web.Application:
     """The application that `cache_client.SocketCachePort` speaks to.
 
     Arguments:
         metrics: the worker's samples, encoded; opaque here.
         health: its findings, encoded; opaque here.
-        pulse: how many seconds ago it heard the control side.
     """
 
     async def refresh(_: bytes) -> bytes:
@@ -51,9 +49,6 @@ def cache_app(
 
     async def show_health(_: bytes) -> bytes:
         return health()
-
-    async def show_pulse(_: bytes) -> bytes:
-        return dump(number(pulse()))
 
     async def warm(body: bytes) -> Any:
         connection, repository, digest, size, fetch = warm_request_in(load(body))
@@ -71,7 +66,6 @@ def cache_app(
     app.router.add_post("/status", answering(status))
     app.router.add_get("/metrics-samples", answering(show_metrics))
     app.router.add_get("/health", answering(show_health))
-    app.router.add_get("/pulse", answering(show_pulse))
     app.router.add_post("/warm", working(warm))
     app.router.add_post("/verify", working(verify))
     app.router.add_post("/prune", working(prune))

@@ -1,7 +1,7 @@
 """One serving process, seen from its parent.
 
 Guarantees: it is started with an environment of listed variables only, so no `FACADE_…` secret comes
-with it; it inherits its listening socket, the order's pipe and stderr, and nothing else; it is
+with it; it inherits its listening socket, its pipes and stderr, and nothing else; it is
 its own process group, so Ctrl-C reaches it only through the parent, which orders the drain. It
 dies with its parent: `lifeline` says how.
 """
@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from facade.errors import Invalid, Unavailable
+from facade.workers.signs import Signs
 
 READY_SECONDS = 60.0
 """From order to answering. A start takes one or two; a machine under load takes more."""
@@ -41,8 +42,9 @@ def passed_on(environ: Mapping[str, str]) -> dict[str, str]:
 class WorkerProcess:
     """A started process that waits for its order, or works."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, signs: Signs) -> None:
         self._process = process
+        self._signs = signs
 
     @classmethod
     async def launch(
@@ -55,26 +57,35 @@ class WorkerProcess:
         """Start `command`; its imports go on while the parent does other things.
 
         Arguments:
+            command: is given the descriptor for its signs of life as one argument more.
             log: a descriptor for its log; None = our stderr.
 
         Raises Unavailable when the machine gives no more processes.
         """
+        signs = Signs()
         try:
             process = await asyncio.create_subprocess_exec(
                 *command,
+                str(signs.given),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
-                pass_fds=(sock.fileno(),),
+                pass_fds=(sock.fileno(), signs.given),
                 env=passed_on(environ),
                 process_group=0,
                 limit=MAX_REPORT_BYTES,
             )
         except OSError as error:
+            signs.close()
             raise Unavailable(
                 f"A serving process cannot be started: {error.strerror or error}."
             ) from error
-        return cls(process)
+        except BaseException:
+            signs.close()
+            raise
+        finally:
+            signs.handed_over()
+        return cls(process, signs)
 
     @property
     def pid(self) -> int:
@@ -116,9 +127,16 @@ class WorkerProcess:
             return {}
         return report if isinstance(report, dict) else {}
 
+    def sign(self) -> float | None:
+        """How many seconds ago it had heard the control side when it last gave a sign of life; None: it gave
+        none since it was asked last.
+        """
+        return self._signs.last()
+
     async def ended(self) -> str:
         """Return when it has ended: "status N", or the signal's name."""
         code = await self._process.wait()
+        self._signs.close()
         if code >= 0:
             return f"status {code}"
         try:

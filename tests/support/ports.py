@@ -109,13 +109,12 @@ async def cache_linked(
     *,
     metrics: Callable[[], bytes] = lambda: b"samples",
     health: Callable[[], bytes] = lambda: b"healthy",
-    pulse: Callable[[], float] = lambda: 0.5,
     name: str = "worker.sock",
 ) -> AsyncIterator[SocketCachePort]:
     """`cache` on a socket, and its client."""
     path = private_folder(folder / "run") / name
     client = SocketCachePort(path)
-    app = cache_app(cache, metrics=metrics, health=health, pulse=pulse)
+    app = cache_app(cache, metrics=metrics, health=health)
     async with served(app, path, allowed=US):
         try:
             yield client

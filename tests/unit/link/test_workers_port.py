@@ -201,8 +201,3 @@ async def test_samples_and_findings_pass_as_they_are(tmp_path: Path) -> None:
         assert await port.samples() == samples
         with pytest.raises(Upstream):
             await port.health()
-
-
-async def test_a_worker_says_when_it_heard_the_control_side(tmp_path: Path) -> None:
-    async with cache_linked(Cache(), tmp_path, pulse=lambda: 12.5) as port:
-        assert await port.pulse() == 12.5
