@@ -111,6 +111,7 @@ class _ControlSide:
 
     async def _feed(self, response: web.StreamResponse) -> None:
         held: Position | None = None
+        beat = b""
         while not self._ending:
             news = self._news  # before the look: what changes while it is sent is sent next
             snapshot = self._port.snapshot()
@@ -122,10 +123,10 @@ class _ControlSide:
                     # Without it the workers' deny list grows old, which readiness tells.
                     log.error("snapshot_not_sent", error=str(error))
                     break
-                held = position
+                held, beat = position, frame_out(Frame(position))
                 await self._clock.sleep(REST_SECONDS)
             else:
-                await response.write(frame_out(Frame(position)))
+                await response.write(beat)
             await news.wait()
 
     def _position(self, snapshot: ControlSnapshot) -> Position:

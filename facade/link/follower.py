@@ -15,7 +15,7 @@ import structlog
 
 from facade.clock import Clock
 from facade.link.calls import Away, Caller
-from facade.link.feed_codec import LENGTH_BYTES, Frame, Position, frame_in, length_in
+from facade.link.feed_codec import LENGTH_BYTES, Frame, Position, frame_in, frame_out, length_in
 from facade.link.strict import Malformed
 from facade.wings import ControlSnapshot
 
@@ -48,6 +48,8 @@ class Follower:
         self.up = asyncio.Event()
         """Set while frames come."""
         self._position: Position | None = None
+        self._beat = b""
+        """The frame that says that what is held is current: it comes every second, and need not be read."""
         self._taken = asyncio.Event()
         self._silence_told = False
 
@@ -86,7 +88,7 @@ class Follower:
         timeout = aiohttp.ClientTimeout(
             total=None, sock_connect=SILENCE_SECONDS, sock_read=SILENCE_SECONDS
         )
-        self._position = None
+        self._position, self._beat = None, b""
         try:
             async with self._caller.session.get(
                 "/feed", timeout=timeout, allow_redirects=False
@@ -105,19 +107,23 @@ class Follower:
     async def _read(self, content: aiohttp.StreamReader) -> bytes:
         try:
             length = length_in(await content.readexactly(LENGTH_BYTES))
-            async with asyncio.timeout(FRAME_SECONDS):
-                return await content.readexactly(length)
+            body = content.read_nowait(length)
+            if len(body) < length:
+                async with asyncio.timeout(FRAME_SECONDS):
+                    body += await content.readexactly(length - len(body))
         except RuntimeError as error:  # aiohttp's, when its connection went between reads
             raise EOFError from error
+        return body
 
     async def _take(self, body: bytes) -> None:
-        if len(body) > _IN_THREAD_BYTES:
-            frame = await asyncio.to_thread(frame_in, body)
-        else:
-            frame = frame_in(body)
-        if frame.snapshot is None and frame.position != self._position:
-            raise Malformed("a snapshot is missing")
-        self._hold(frame)
+        if body != self._beat:
+            if len(body) > _IN_THREAD_BYTES:
+                frame = await asyncio.to_thread(frame_in, body)
+            else:
+                frame = frame_in(body)
+            if frame.snapshot is None and frame.position != self._position:
+                raise Malformed("a snapshot is missing")
+            self._hold(frame)
         self.heard_at = self._clock.monotonic()
         if not self.up.is_set():
             self.up.set()
@@ -127,6 +133,7 @@ class Follower:
 
     def _hold(self, frame: Frame) -> None:
         self._position = frame.position
+        self._beat = frame_out(Frame(frame.position))[LENGTH_BYTES:]
         got, held = frame.snapshot, self.snapshot
         if got is not None and (got.connections, got.revocations) != (
             held.connections,

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from facade.clock import Clock, next_beat
 
-INTERVAL_SECONDS = 0.5
+INTERVAL_SECONDS = 1.0
 
 
 class LagObserver(Protocol):

@@ -73,6 +73,7 @@ class StreamGuard:
         self._generation = generation
         self._clock = clock
         self._watched: set[Watched] = set()
+        self._busy = asyncio.Event()
         self._judgements: set[asyncio.Task[None]] = set()
 
     @property
@@ -90,6 +91,7 @@ class StreamGuard:
         """Watch a stream that was just authorised, until `forget`."""
         watched = Watched(device, request, check, stop, self._now())
         self._watched.add(watched)
+        self._busy.set()
         return watched
 
     def forget(self, watched: Watched) -> None:
@@ -97,9 +99,12 @@ class StreamGuard:
         self._watched.discard(watched)
 
     async def run(self) -> None:
-        """Judge in rounds until cancelled."""
+        """Judge in rounds, while there is a stream, until cancelled."""
         try:
             while True:
+                if not self._watched:
+                    self._busy.clear()
+                    await self._busy.wait()
                 await on_the_beat(self._clock, INTERVAL_SECONDS)
                 self.round()
         finally:

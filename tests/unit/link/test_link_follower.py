@@ -1,20 +1,21 @@
 """Which snapshot a worker takes for current."""
 
 import asyncio
+import contextlib
 from dataclasses import replace
 from pathlib import Path
 
 from facade.clock import SystemClock
 from facade.link.calls import Caller
-from facade.link.feed_codec import Frame, Position
+from facade.link.feed_codec import Frame, Position, frame_out
 from facade.link.follower import Follower
 from facade.reasons import Reason
 from facade.wings import ControlSnapshot, Revocations
 from tests.support.clock import settle
 
 
-def _follower(folder: Path) -> Follower:
-    caller = Caller(folder / "nobody.sock", "Nobody", Reason.INTERNAL)
+def _follower(folder: Path, name: str = "nobody.sock") -> Follower:
+    caller = Caller(folder / name, "Nobody", Reason.INTERNAL)
     return Follower(caller, SystemClock(), lost=lambda: None)
 
 
@@ -45,3 +46,39 @@ async def test_the_generation_changes_exactly_with_the_content(tmp_path: Path) -
     assert second.generation != first.generation
     follower._hold(Frame(Position("c", 5), replace(revoked, generation=5)))
     assert follower.snapshot is second
+
+
+async def test_frames_in_pieces_are_read_and_a_beat_for_another_snapshot_ends_the_feed(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "control.sock"
+    held, missed = Position("a", 1), Position("a", 2)
+    heard: list[float] = []
+    gone = asyncio.Event()
+
+    async def feed(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")
+        for frame in (Frame(held, ControlSnapshot(1)), Frame(held), Frame(missed)):
+            data = frame_out(frame)
+            for piece in (data[:2], data[2:9], data[9:]):
+                writer.write(piece)
+                await asyncio.sleep(0.02)
+            heard.append(follower.heard_at)
+        await reader.read()
+        writer.close()
+        gone.set()
+
+    follower = _follower(tmp_path, path.name)
+    server = await asyncio.start_unix_server(feed, path)
+    task = asyncio.create_task(follower.run())
+    try:
+        await asyncio.wait_for(gone.wait(), 20)
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+        await follower._caller.close()
+        server.close()
+    assert follower.snapshot.generation == 0, "the same as none"
+    assert heard[0] < heard[1] == heard[2]

@@ -84,6 +84,25 @@ async def test_a_revoked_device_is_cut_without_a_new_view() -> None:
     assert bench.judged == 0
 
 
+async def test_a_stream_that_begins_while_nothing_was_sent_is_watched_too() -> None:
+    bench = Bench()
+    task = asyncio.create_task(bench.guard.run())
+    await bench.clock.run_for(60)
+    assert bench.clock.slept == []  # a facade that nobody asks does nothing
+    watched = bench.watch()
+    bench.identity = Denied("revoked", reason=Reason.DEVICE_REVOKED)
+    await bench.clock.run_for(1)
+    assert bench.stopped == [watched]
+    bench.guard.forget(watched)
+    await bench.clock.run_for(60)
+    assert bench.clock.sleepers == 0
+    other = bench.watch()
+    await bench.clock.run_for(1)
+    assert bench.stopped == [watched, other]
+    task.cancel()
+    await settle()
+
+
 async def test_what_is_still_allowed_goes_on_and_is_judged_once_per_change() -> None:
     bench = Bench()
     bench.watch()
