@@ -4,26 +4,17 @@ Guarantees: bounded: beyond `keep` rows the oldest go. Rows are written in batch
 together with what else it writes, never on the path of a pull; what was dropped on the way is counted there.
 """
 
+import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import (
-    ColumnElement,
-    Connection,
-    Delete,
-    Row,
-    Table,
-    bindparam,
-    delete,
-    func,
-    insert,
-    select,
-)
+from sqlalchemy import ColumnElement, Row, Table, bindparam, delete, func, insert, select
 
 from facade.control.database.engine import Database
 from facade.control.database.paging import older
 from facade.control.database.tables import integrity_failures, pulls
+from facade.control.database.texts import text_of
 from facade.oci.digest import Digest
 from facade.reasons import Reason
 from facade.wings import IntegrityFailed, Pulled
@@ -32,14 +23,17 @@ KEEP_PULLS = 1_000_000
 KEEP_FAILURES = 10_000
 
 
-def _trim(table: Table) -> Delete:
+def _add(table: Table) -> str:
+    return text_of(insert(table), [column.name for column in table.c if column.name != "id"])
+
+
+def _trim(table: Table) -> str:
     newest = select(func.max(table.c.id)).scalar_subquery()
-    return delete(table).where(table.c.id <= newest - bindparam("keep"))
+    return text_of(delete(table).where(table.c.id <= newest - bindparam("keep")))
 
 
-_ADD_PULLS, _TRIM_PULLS = insert(pulls), _trim(pulls)
-_ADD_FAILURES, _TRIM_FAILURES = insert(integrity_failures), _trim(integrity_failures)
-"""Made once: making them costs more than running them."""
+_ADD_PULLS, _TRIM_PULLS = _add(pulls), _trim(pulls)
+_ADD_FAILURES, _TRIM_FAILURES = _add(integrity_failures), _trim(integrity_failures)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +68,7 @@ class PullRecords:
         events: Sequence[Pulled],
         failures: Sequence[IntegrityFailed],
         *,
-        also: Callable[[Connection], None] = lambda _: None,
+        also: Callable[[sqlite3.Connection], None] = lambda _: None,
     ) -> None:
         """Write a batch. Raises Unavailable, and has written nothing then.
 
@@ -82,9 +76,9 @@ class PullRecords:
             also: writes what else is to be written, in the same transaction.
         """
 
-        def write(connection: Connection) -> None:
+        def write(connection: sqlite3.Connection) -> None:
             if events:
-                connection.execute(_ADD_PULLS, [_row(event) for event in events])
+                connection.executemany(_ADD_PULLS, [_row(event) for event in events])
                 connection.execute(_TRIM_PULLS, {"keep": self._keep})
             if failures:
                 rows = [
@@ -97,7 +91,7 @@ class PullRecords:
                     }
                     for failure in failures
                 ]
-                connection.execute(_ADD_FAILURES, rows)
+                connection.executemany(_ADD_FAILURES, rows)
                 connection.execute(_TRIM_FAILURES, {"keep": KEEP_FAILURES})
             also(connection)
 

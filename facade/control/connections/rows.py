@@ -3,13 +3,21 @@
 Guarantees: `from_row` reads what `to_row` wrote. Neither opens the sealed value.
 """
 
+import sqlite3
+from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import Row
+from sqlalchemy import Row, bindparam, update
 
 from facade.control.connections.model import StoredConnection
+from facade.control.database.tables import connections
+from facade.control.database.texts import text_of
 from facade.oci.host import RegistryHost
 from facade.upstream.connection import Connection, ConnectionSettings
+
+_USE = ("last_ok", "last_error", "last_error_at")
+"""The columns that say how a connection's use went."""
+_NOTE_USE = text_of(update(connections).where(connections.c.id == bindparam("this")), _USE)
 
 
 def to_row(stored: StoredConnection) -> dict[str, Any]:
@@ -74,6 +82,12 @@ def settings_from_json(document: dict[str, Any]) -> ConnectionSettings:
     )
 
 
-def use_to_row(stored: StoredConnection) -> dict[str, Any]:
-    """The columns that say how its use went."""
-    return {name: getattr(stored, name) for name in ("last_ok", "last_error", "last_error_at")}
+def write_uses(transaction: sqlite3.Connection, used: Iterable[StoredConnection]) -> None:
+    """Write how the use of each went into its row."""
+    transaction.executemany(
+        _NOTE_USE,
+        [
+            {"this": stored.connection.id, **{name: getattr(stored, name) for name in _USE}}
+            for stored in used
+        ],
+    )

@@ -10,17 +10,17 @@ sees a change: one process owns the store.
 import asyncio
 import json
 import secrets as random
+import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
-from sqlalchemy import Connection as Transaction
 from sqlalchemy import delete, insert, select, update
 
 from facade.clock import Clock
 from facade.control.connections.model import StoredConnection
-from facade.control.connections.rows import from_row, settings_to_json, to_row, use_to_row
+from facade.control.connections.rows import from_row, settings_to_json, to_row, write_uses
 from facade.control.connections.sealing import Sealer
 from facade.control.credentials.model import Prepared, StoredSecrets
 from facade.control.database.engine import Database
@@ -209,7 +209,7 @@ class ConnectionStore:
     @asynccontextmanager
     async def noting(
         self, uses: Iterable[ConnectionUsed]
-    ) -> AsyncIterator[Callable[[Transaction], None]]:
+    ) -> AsyncIterator[Callable[[sqlite3.Connection], None]]:
         """Within: what writes, in the caller's transaction, when connections worked or failed.
 
         When the block raises, which it does when its transaction failed, nothing was noted.
@@ -221,12 +221,7 @@ class ConnectionStore:
                 if (host := self._ids.get(use.connection_id)) is not None:
                     changed[host] = changed.get(host, self._stored[host]).after(use)
 
-            def note(transaction: Transaction) -> None:
-                for stored in changed.values():
-                    this = table.c.id == stored.connection.id
-                    transaction.execute(update(table).where(this).values(use_to_row(stored)))
-
-            yield note
+            yield lambda transaction: write_uses(transaction, changed.values())
             self._stored = MappingProxyType({**self._stored, **changed})
 
     async def reseal(self, sealer: Sealer) -> int:

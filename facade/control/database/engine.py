@@ -16,13 +16,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import URL, Connection, event
+from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import (
     ArgumentError,
     DBAPIError,
     IntegrityError,
-    OperationalError,
     SQLAlchemyError,
 )
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -34,6 +34,7 @@ BUSY_TIMEOUT_MS = 5_000
 """Milliseconds that a statement waits for another process's write lock."""
 CHECKPOINT_ATTEMPTS = 3
 _WRITE = "facade_write"
+_DRIVER = SQLiteDialect_pysqlite()
 
 
 class Database:
@@ -46,15 +47,15 @@ class Database:
     """
 
     def __init__(self, url: str) -> None:
-        self._engine, own = _create_engines(url)
+        self._engine = _create_engine(url)
         self._writer = self._engine.execution_options(**{_WRITE: True})
-        self._own_writer = own.execution_options(**{_WRITE: True})
+        self._own: sqlite3.Connection | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="database-writes")
 
     async def close(self) -> None:
         """Close all connections."""
         await asyncio.to_thread(self._thread.shutdown)
-        self._own_writer.dispose()
+        await asyncio.to_thread(self._close_own)
         await self._engine.dispose()
 
     async def erase_leftovers(self) -> None:
@@ -92,50 +93,58 @@ class Database:
         async with _errors(), self._writer.begin() as connection:
             yield connection
 
-    async def write_at_once(self, work: Callable[[Connection], None]) -> None:
+    async def write_at_once(self, work: Callable[[sqlite3.Connection], object]) -> None:
         """Have `work` done in a transaction as of `write`; it must need nothing but the connection.
 
-        For what is written again and again: all its statements take one way to a thread, on a connection
-        that stays open. With `write` each of them takes its own, which costs more than the statement.
-        Cancelling the caller does not end it. Raises as `write` does, and what `work` raises.
+        For what is written again and again: all its statements (`texts`) take one way to a thread, on a
+        connection of the driver's that stays open. With `write` each of them takes its own, and SQLAlchemy's,
+        which costs more than the statement. Cancelling the caller does not end it. Raises as `write`
+        does, and what `work` raises.
         """
         async with _errors():
             loop = asyncio.get_running_loop()
             await loop.run_in_executor(self._thread, self._transact, work)
 
-    def _transact(self, work: Callable[[Connection], None]) -> None:
-        with self._own_writer.begin() as connection:
-            work(connection)
+    def _transact(self, work: Callable[[sqlite3.Connection], object]) -> None:
+        if self._own is None:
+            self._own = _connect(self._engine.url)
+        try:
+            self._own.execute("BEGIN IMMEDIATE")
+            work(self._own)
+            self._own.execute("COMMIT")
+        except BaseException:
+            self._close_own()  # which rolls back, whatever state it is in
+            raise
+
+    def _close_own(self) -> None:
+        if self._own is not None:
+            self._own.close()
+            self._own = None
 
 
 @asynccontextmanager
 async def _errors() -> AsyncIterator[None]:
     try:
         yield
-    except IntegrityError as error:
+    except (IntegrityError, sqlite3.IntegrityError) as error:
         raise Conflict("The database refused the change: it contradicts what is there.") from error
-    except SQLAlchemyError as error:
-        if isinstance(error, DBAPIError) and type(error.orig) is sqlite3.DatabaseError:
+    except (SQLAlchemyError, sqlite3.Error) as error:
+        cause = error.orig if isinstance(error, DBAPIError) else error
+        if type(cause) is sqlite3.DatabaseError:
             raise Unavailable(
-                f"The control database is damaged ({error.orig}). Stop the facade and restore the "
+                f"The control database is damaged ({cause}). Stop the facade and restore the "
                 "file from a backup: deploy/guides/operations.md tells how.",
                 reason=Reason.CONTROL_UNAVAILABLE,
             ) from error
+        # What SQLite itself says, like "database or disk is full": no statement, no values.
+        said = cause if isinstance(cause, sqlite3.OperationalError) else type(error).__name__
         raise Unavailable(
-            f"The control database cannot be used just now ({_cause(error)}).",
+            f"The control database cannot be used just now ({said}).",
             reason=Reason.CONTROL_UNAVAILABLE,
         ) from error
 
 
-def _cause(error: SQLAlchemyError) -> str:
-    """What SQLite itself says, like "database or disk is full": no statement, no values."""
-    if isinstance(error, OperationalError) and isinstance(error.orig, sqlite3.OperationalError):
-        return str(error.orig)
-    return type(error).__name__
-
-
-def _create_engines(url: str) -> tuple[AsyncEngine, Engine]:
-    """On the same database: one whose statements are awaited, and one whose statements block."""
+def _create_engine(url: str) -> AsyncEngine:
     try:
         parsed = make_url(url)
     except ArgumentError as error:
@@ -148,11 +157,21 @@ def _create_engines(url: str) -> tuple[AsyncEngine, Engine]:
     _create_private(Path(name))
     # hide_parameters: an error's text would otherwise quote the values being written.
     engine = create_async_engine(parsed, hide_parameters=True)
-    blocking = create_engine(parsed.set(drivername="sqlite"), hide_parameters=True)
-    for each in (engine.sync_engine, blocking):
-        event.listen(each, "connect", _on_connect)
-        event.listen(each, "begin", _on_begin)
-    return engine, blocking
+    event.listen(engine.sync_engine, "connect", _on_connect)
+    event.listen(engine.sync_engine, "begin", _on_begin)
+    return engine
+
+
+def _connect(url: URL) -> sqlite3.Connection:
+    """A connection as the engine's are, without the engine. Raises sqlite3.Error."""
+    (where,), options = _DRIVER.create_connect_args(url)
+    connection: sqlite3.Connection = sqlite3.connect(where, **options)
+    try:
+        _on_connect(connection, None)
+    except sqlite3.Error:
+        connection.close()
+        raise
+    return connection
 
 
 def _create_private(path: Path) -> None:

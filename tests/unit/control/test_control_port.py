@@ -5,9 +5,9 @@ import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from sqlite3 import Connection
 
 import pytest
-from sqlalchemy import Connection
 
 from facade.control.catalog.manifests import ClosureManifests
 from facade.control.connections.store import ConnectionStore

@@ -1,6 +1,7 @@
-"""The two ways to use the database: commits, rollbacks, no lost update, private files."""
+"""The three ways to use the database: commits, rollbacks, no lost update, private files."""
 
 import asyncio
+import sqlite3
 import stat
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from sqlalchemy import insert, select, text
 from facade.control.database.engine import Database
 from facade.control.database.migrate import migrate
 from facade.control.database.tables import device_revocations as table
+from facade.control.database.texts import text_of
 from facade.errors import Conflict, Invalid, Unavailable
 
 ROW = {"fleet": "dev", "name": "kiosk", "revoked_at": 1.0, "revoked_by": "me"}
@@ -87,6 +89,80 @@ async def test_a_damaged_file_is_called_that_and_what_to_do(tmp_path: Path) -> N
     (tmp_path / "facade.db").write_text("no database, " * 100)
     with pytest.raises(Unavailable, match="is damaged"):
         await migrate(f"sqlite+aiosqlite:///{tmp_path}/facade.db")
+
+
+_ADD = text_of(insert(table), list(ROW))
+
+
+async def test_what_is_written_at_once_is_there_with_the_same_pragmas(database: Database) -> None:
+    got: dict[str, object] = {}
+
+    def work(connection: sqlite3.Connection) -> None:
+        assert connection.in_transaction
+        connection.executemany(_ADD, [ROW, {**ROW, "name": "till"}])
+        for name in (
+            "journal_mode",
+            "foreign_keys",
+            "busy_timeout",
+            "synchronous",
+            "secure_delete",
+        ):
+            [got[name]] = connection.execute(f"PRAGMA {name}").fetchone()
+
+    await database.write_at_once(work)
+    async with database.read() as connection:
+        names = (await connection.execute(select(table.c.name).order_by("name"))).scalars().all()
+    assert names == ["kiosk", "till"]
+    assert got == {
+        "journal_mode": "wal",
+        "foreign_keys": 1,
+        "busy_timeout": 5000,
+        "synchronous": 2,
+        "secure_delete": 1,
+    }
+
+
+async def test_what_fails_at_once_leaves_nothing_and_does_not_stand_in_the_way(
+    database: Database,
+) -> None:
+    def twice(connection: sqlite3.Connection) -> None:
+        connection.executemany(_ADD, [ROW, ROW])
+
+    def half(connection: sqlite3.Connection) -> None:
+        connection.execute(_ADD, ROW)
+        raise RuntimeError("half way")
+
+    def fill(connection: sqlite3.Connection) -> None:
+        connection.execute("PRAGMA max_page_count = 1")
+        connection.execute(_ADD, {**ROW, "name": "canary" * 100_000})
+
+    with pytest.raises(Conflict) as conflict:
+        await database.write_at_once(twice)
+    with pytest.raises(Unavailable, match="database or disk is full") as full:
+        await database.write_at_once(fill)
+    with pytest.raises(Unavailable, match="syntax error") as unknown:
+        await database.write_at_once(lambda connection: connection.execute("DELETE FROM nothing"))
+    with pytest.raises(RuntimeError):
+        await database.write_at_once(half)
+    for caught in (conflict, full, unknown):
+        said = f"{caught.value} {caught.value.__cause__}"
+        assert "kiosk" not in said
+        assert "canary" not in said
+    async with database.read() as connection:
+        assert (await connection.execute(select(table))).all() == []
+    await database.write_at_once(lambda connection: connection.execute(_ADD, ROW))
+    async with database.read() as connection:
+        assert len((await connection.execute(select(table))).all()) == 1
+
+
+async def test_a_file_damaged_since_is_called_that_where_records_are_written_too(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "facade.db").write_text("no database, " * 100)
+    database = Database(f"sqlite+aiosqlite:///{tmp_path}/facade.db")
+    with pytest.raises(Unavailable, match="is damaged"):
+        await database.write_at_once(lambda _: None)
+    await database.close()
 
 
 async def test_two_writers_that_read_first_lose_no_update(url: str) -> None:
