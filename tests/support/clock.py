@@ -13,7 +13,7 @@ import itertools
 EPOCH = 1_750_000_000.0
 """Where a fake clock starts by default: Unix seconds, in June 2025."""
 _SETTLE_ROUNDS = 20
-_WAIT_LIMIT_SECONDS = 5.0
+_WAIT_LIMIT_SECONDS = 20.0
 
 
 class FakeClock:
@@ -91,7 +91,7 @@ class FakeClock:
     async def wait_for_sleepers(self, count: int = 1) -> None:
         """Return when `count` tasks sleep, giving threads and sockets real time to get there.
 
-        Raises TimeoutError after 5 real seconds.
+        Raises TimeoutError after 20 real seconds.
         """
         async with asyncio.timeout(_WAIT_LIMIT_SECONDS):
             while len(self._sleepers) < count:  # noqa: ASYNC110 - real time, for real threads

@@ -298,7 +298,7 @@ async def test_the_keeper_evicts_when_told_of_growth(upkeep: Upkeep) -> None:
     await upkeep.clock.wait_for_sleepers(3)
     assert len(upkeep.kept()) == 9
     upkeep.keeper.grown()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while len(upkeep.kept()) > 5:  # noqa: ASYNC110 - real time, for real threads
             await asyncio.sleep(0.001)
     task.cancel()
@@ -319,7 +319,7 @@ async def test_after_a_look_the_keeper_rests_and_then_looks_for_all_that_came_me
     await asyncio.sleep(0.05)
     assert len(upkeep.kept()) == 5
     await upkeep.clock.run_for(REST_SECONDS)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while len(upkeep.kept()) == 5:  # noqa: ASYNC110 - real time, for real threads
             await asyncio.sleep(0.001)
     task.cancel()
@@ -340,7 +340,7 @@ async def test_it_looks_again_when_another_process_left_traces_or_there_was_no_r
     upkeep.evictor._partials = counted
 
     async def looked(count: int) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while looks[0] < count:
                 await upkeep.clock.run_for(LOOK_SECONDS)
                 await asyncio.sleep(0.001)
@@ -358,13 +358,12 @@ async def test_it_looks_again_when_another_process_left_traces_or_there_was_no_r
     upkeep.partials[0] = SIZE
     readers = [await upkeep.store.open(digest) for digest in digests]  # none can be evicted
     traces[0] += 1
-    await looked(5)
-    assert looks[0] > 5, "it tries as long as there is no room"
+    await looked(9)  # it tries as long as there is no room
     assert upkeep.kept() == set(digests)
     for reader in readers:
         assert reader is not None
         reader.close()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while len(upkeep.kept()) == len(digests):
             await upkeep.clock.run_for(LOOK_SECONDS)
             await asyncio.sleep(0.001)
@@ -377,10 +376,12 @@ async def test_after_the_index_was_lost_everything_counts_again_at_once(upkeep: 
     await upkeep.index.forget(await upkeep.add(9))
     assert await upkeep.index.totals() == (0, 0)
     task = asyncio.create_task(upkeep.keeper.run())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(20):
         while await upkeep.index.totals() != (9, 9 * SIZE):  # noqa: ASYNC110 - real threads
             await asyncio.sleep(0.01)
     task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
     assert upkeep.spoiled == []
 
 
@@ -391,11 +392,11 @@ async def test_the_keeper_writes_use_times_sweeps_and_scrubs(upkeep: Upkeep) -> 
     await upkeep.clock.wait_for_sleepers(3)
     upkeep.index.touch(digests[0])
     upkeep.clock.advance(FLUSH_SECONDS)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while (await upkeep.index.least_recently_used(1))[0][0] == digests[0]:  # noqa: ASYNC110
             await asyncio.sleep(0.001)
     upkeep.clock.advance(SCRUB_PAUSE_SECONDS)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while not upkeep.spoiled:
             upkeep.clock.advance(1)
             await asyncio.sleep(0.001)
@@ -419,7 +420,7 @@ async def test_of_two_keepers_one_works_until_its_process_is_gone(
         await upkeep.clock.wait_for_sleepers(2)
     assert len(upkeep.kept()) == 9
     first.close()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while len(upkeep.kept()) > 5:
             await upkeep.clock.run_for(LOOK_SECONDS)
             await asyncio.sleep(0.001)
