@@ -7,7 +7,8 @@ once. Connects anew for each call that finds no idle connection; keeps those for
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aiohttp
@@ -104,30 +105,42 @@ class Caller:
 
         Raises Away, or what the other side raised.
         """
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=quiet)
+        async with (
+            self.bounded(seconds),
+            self.session.request(
+                method, route, data=body or None, timeout=timeout, allow_redirects=False
+            ) as response,
+        ):
+            failed = response.status >= 400
+            data = await _read(response, MAX_ERROR_BYTES if failed else limit)
+            if failed:
+                raise error_in(load(data))
+        return data
+
+    @asynccontextmanager
+    async def bounded(self, seconds: float | None) -> AsyncIterator[None]:
+        """Within: a call, that `give_up` may end; what is wrong with the way there is raised as Away.
+
+        Arguments:
+            seconds: after which it is; None = as long as it takes.
+        """
         if self._closed:
             raise self.away("this process is ending")
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=quiet)
         try:
             async with asyncio.timeout(seconds) as deadline:
                 self._running.add(deadline)
                 try:
-                    async with self.session.request(
-                        method, route, data=body or None, timeout=timeout, allow_redirects=False
-                    ) as response:
-                        failed = response.status >= 400
-                        data = await _read(response, MAX_ERROR_BYTES if failed else limit)
+                    yield
                 finally:
                     self._running.discard(deadline)
-            if failed:
-                raise error_in(load(data))
         except TimeoutError as error:
             raise self.away("it is silent") from error
         except Malformed as error:
             raise self.away(f"its answer cannot be read: {error}") from error
-        except (aiohttp.ClientError, OSError, RuntimeError) as error:
+        except (aiohttp.ClientError, OSError, EOFError, RuntimeError) as error:
             # aiohttp's StreamReader raises a bare RuntimeError when its connection went between reads.
             raise self.away("the connection broke") from error
-        return data
 
     def away(self, why: str) -> Away:
         """The error that says so, and `why` in a few words."""

@@ -27,6 +27,7 @@ from facade.link.codec import (
 from facade.link.events_codec import event_in
 from facade.link.feed_codec import Frame, Position, frame_out, position_out
 from facade.link.strict import Fields, Malformed, dump, load
+from facade.link.talk import Listening
 from facade.target import MAX_MANIFEST_BYTES
 from facade.wings import ControlPort, ControlSnapshot
 
@@ -60,9 +61,15 @@ def control_app(
     app.router.add_post("/position", answering(side.position, intake))
     app.router.add_post("/authorization", answering(side.authorization, intake))
     app.router.add_post("/closure-manifest", answering(side.closure_manifest, intake))
-    app.router.add_post("/report", answering(side.report, intake))
+    reports = Listening(side.report, intake)
+    app.router.add_post("/reports", reports.handle)
     app.cleanup_ctx.append(side.beating)
-    app.on_shutdown.append(side.end)
+
+    async def end(_: web.Application) -> None:
+        side.end()
+        reports.end()
+
+    app.on_shutdown.append(end)
     on_change(side.tell)
     return app
 
@@ -95,7 +102,7 @@ class _ControlSide:
             await on_the_beat(self._clock, BEAT_SECONDS)
             self.tell()
 
-    async def end(self, app: web.Application) -> None:
+    def end(self) -> None:
         """Let the feeds end."""
         self._ending = True
         self.tell()
@@ -162,6 +169,7 @@ class _ControlSide:
         return b"1" + data
 
     async def report(self, body: bytes) -> bytes:
+        """A batch."""
         fields = Fields(load(body), "report")
         sender, number = fields.text("sender"), fields.integer("number")
         events = [event_in(each) for each in fields.items("events")]

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from facade.link.cache_client import MAX_HEALTH_BYTES, SocketCachePort
 from facade.link.codec import authorization_request_out
 from facade.link.control_client import MAX_AUTHORIZATION_BYTES, SocketControlPort
 from facade.link.control_server import control_app
-from facade.link.feed_codec import Frame, Position, frame_out
+from facade.link.feed_codec import LENGTH_BYTES, Frame, Position, frame_out
 from facade.link.strict import dump
 from facade.link.unix import private_folder, served
 from facade.oci.digest import Digest
@@ -130,7 +130,7 @@ async def test_a_worker_gone_bad_gets_words_and_harms_nobody(tmp_path: Path) -> 
         path = await stack.enter_async_context(control_served(side.port, tmp_path))
         port = await stack.enter_async_context(control_linked(path))
         raw = await stack.enter_async_context(_raw(path))
-        for route in ("/authorization", "/closure-manifest", "/report"):
+        for route in ("/authorization", "/closure-manifest"):
             for body in (*bodies, bytes(MAX_REQUEST_BYTES + 1)):
                 async with raw.post(route, data=io.BytesIO(body)) as response:
                     said = json.loads(await response.read())
@@ -141,8 +141,13 @@ async def test_a_worker_gone_bad_gets_words_and_harms_nobody(tmp_path: Path) -> 
             async with raw.request(method, route) as response:
                 assert response.status in (404, 405)
         spoiled = dump({"sender": "s", "number": 1, "events": [{"event": "pulled"}]})
-        async with raw.post("/report", data=spoiled) as response:
-            assert response.status == 422
+        for body in (*bodies, spoiled):
+            assert (await _said(raw, [body], len(body)))["kind"] == "Invalid"
+        said = await _said(raw, [b"x"], MAX_REQUEST_BYTES + 1)
+        assert "more than" in said["message"]
+        for cut in (b"", b"\0\0", b"\0\0\0\x09half"):
+            async with raw.post("/reports", data=io.BytesIO(cut)) as response:
+                assert await response.read() == b"", "it went in the middle: nobody waits for words"
         assert header_of(await port.authorization(CONNECTION, Scope(None))) == "Bearer x"
         assert side.dropped.count == 0
 
@@ -156,13 +161,15 @@ async def test_requests_of_one_worker_do_not_fill_the_memory_of_the_control_side
         for _ in range(3):
             yield piece
         await go.wait()
+        yield b"x"
 
     async with AsyncExitStack() as stack:
         side = await stack.enter_async_context(control_side(tmp_path, FixedAuthorizer("Bearer x")))
         app = control_app(side.port, clock=SystemClock(), intake=Intake(2 * 1024 * 1024))
         await stack.enter_async_context(served(app, tmp_path / "c", allowed=US))
         raw = await stack.enter_async_context(_raw(tmp_path / "c"))
-        asked = [asyncio.create_task(_said(raw, slowly())) for _ in range(6)]
+        size = 3 * len(piece) + 1
+        asked = [asyncio.create_task(_said(raw, slowly(), size)) for _ in range(6)]
         done, waiting = await asyncio.wait(
             asked, timeout=PATIENCE, return_when=asyncio.FIRST_COMPLETED
         )
@@ -170,14 +177,29 @@ async def test_requests_of_one_worker_do_not_fill_the_memory_of_the_control_side
         go.set()
         kinds = {(await task)["kind"] for task in waiting}
         assert "Invalid" in kinds, "those who fit were read to the end: it is no report"
-        again = await _said(raw, io.BytesIO(piece * 7))
+        again = await _said(raw, [piece] * 7, 7 * len(piece))
         assert again["kind"] == "Invalid", "what they took was given back"
 
 
-async def _said(raw: aiohttp.ClientSession, body: object) -> dict[str, str]:
-    async with raw.post("/report", data=body) as response:
-        assert response.status == 422
-        said: dict[str, str] = json.loads(await response.read())
+async def _said(
+    raw: aiohttp.ClientSession, pieces: Iterable[bytes] | AsyncIterator[bytes], size: int
+) -> dict[str, str]:
+    """The answer to one batch of reports of `size` bytes."""
+
+    async def body() -> AsyncIterator[bytes]:
+        yield size.to_bytes(LENGTH_BYTES, "big")
+        if isinstance(pieces, AsyncIterator):
+            async for piece in pieces:
+                yield piece
+        else:
+            for piece in pieces:
+                yield piece
+
+    async with raw.post("/reports", data=body()) as response:
+        assert response.status == 200
+        length = int.from_bytes(await response.content.readexactly(LENGTH_BYTES), "big")
+        said: dict[str, str] = json.loads(await response.content.readexactly(length))
+        assert await response.read() == b"", "an error ends the exchange"
         return said
 
 

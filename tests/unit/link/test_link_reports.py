@@ -70,6 +70,21 @@ async def test_a_batch_whose_answer_was_lost_counts_once(tmp_path: Path) -> None
     assert dropped.count == 0
 
 
+async def test_all_batches_go_over_one_exchange_until_it_breaks(tmp_path: Path) -> None:
+    heard, dropped = Heard(), Dropped()
+    async with _tapped(heard, tmp_path) as tap, control_linked(tap.path, dropped=dropped) as port:
+        for number in range(3):
+            port.report(_event(float(number)))
+            await _eventually(lambda: len(heard.events) == number + 1)  # noqa: B023 - waited for here
+        assert tap.to_server.count(b"POST /reports") == 1
+        tap.cut()
+        port.report(_event(3.0))
+        await _eventually(lambda: len(heard.events) == 4)
+        assert tap.to_server.count(b"POST /reports") == 2
+    assert heard.events == [_event(float(number)) for number in range(4)]
+    assert dropped.count == 0
+
+
 async def test_what_waits_at_the_end_is_sent(tmp_path: Path) -> None:
     heard, dropped = Heard(), Dropped()
     async with _tapped(heard, tmp_path) as tap:
