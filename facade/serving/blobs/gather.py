@@ -18,6 +18,8 @@ from facade.serving.blobs.batch import BATCH_BYTES, Batch, Buffers
 from facade.serving.blobs.port import BLOCK_BYTES
 from facade.serving.blobs.pulse import Pulse
 
+_NOTHING = memoryview(b"")
+"""Memory is taken when there is something to put into it: none behind the last byte, nor before the first."""
 TRICKLE_SECONDS = 0.05
 """How long bytes wait for company: a thread per 64 KiB would cost more CPU than the hash."""
 
@@ -68,7 +70,7 @@ class Gatherer:
         self._loop = asyncio.get_running_loop()
         self._capacity = max(1, min(size, BATCH_BYTES))
         self._buffers = buffers or Buffers(0)
-        self._filling = self._fresh()
+        self._filling = Batch(_NOTHING)
         self._working: Batch | None = None
         self._worked: list[Batch] = []
         """Done, oldest first, and not yet filled again."""
@@ -106,6 +108,8 @@ class Gatherer:
 
         Empty while they cannot be taken: see `make_space`.
         """
+        if not self._filling.buffer:
+            self._filling.buffer = self._memory()
         return self._filling.space(self._limit())
 
     def filled(self, count: int) -> None:
@@ -170,12 +174,12 @@ class Gatherer:
             if not batch.readers:
                 self._buffers.give(batch.buffer)
         self._worked.clear()
-        self._filling = Batch(memoryview(b""))
+        self._filling = Batch(_NOTHING)
 
-    def _fresh(self) -> Batch:
+    def _memory(self) -> memoryview:
         if self._capacity == BATCH_BYTES:
-            return Batch(self._buffers.take())
-        return Batch(memoryview(bytearray(self._capacity)))
+            return self._buffers.take()
+        return memoryview(bytearray(self._capacity))
 
     def _limit(self) -> int:
         return self._capacity - self._filling.start % min(BLOCK_BYTES, self._capacity)
@@ -195,7 +199,7 @@ class Gatherer:
     def _hand_over(self) -> None:
         self._cancel_timer()
         full = self._working = self._filling
-        self._filling = self._unread() or self._fresh()
+        self._filling = self._unread() or Batch(_NOTHING)
         self._filling.begin(full.end)
         # Not run_in_executor: what it does for futures in general costs more than all of this.
         job = self._executor.submit(self._sink.work, full.bytes)
@@ -204,7 +208,7 @@ class Gatherer:
     def _refill(self, start: int) -> None:
         """Go on at `start` with nothing; what is read of the former bytes stays."""
         if self._filling.readers:
-            self._filling = self._fresh()
+            self._filling = Batch(_NOTHING)
         self._filling.begin(start)
 
     def _unread(self) -> Batch | None:

@@ -327,3 +327,27 @@ async def test_no_more_buffers_are_kept_than_allowed() -> None:
         buffers.give(buffer)
     known = {id(buffer.obj) for buffer in taken}
     assert [id(buffers.take().obj) in known for _ in range(2)] == [True, False]
+
+
+class Taken(Buffers):
+    """Counts what is taken."""
+
+    count = 0
+
+    def take(self) -> memoryview:
+        self.count += 1
+        return super().take()
+
+
+async def test_memory_is_taken_for_bytes_that_come_and_for_no_others(
+    executor: ThreadPoolExecutor,
+) -> None:
+    buffers = Taken()
+    gatherer = Gatherer(Collecting(), executor, 2 * BATCH_BYTES, buffers)
+    assert buffers.count == 0
+    for count in (1, 2):
+        await gatherer.add(bytes(BATCH_BYTES))
+        await gatherer.drain()
+        assert buffers.count == count
+    await gatherer.close(keep=False)
+    gatherer.release()
