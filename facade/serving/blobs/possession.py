@@ -48,6 +48,9 @@ class _Added(NamedTuple):
     used: float
 
 
+_Waiting = tuple[_Added, "asyncio.Future[None]"]
+
+
 class PossessionIndex:
     """Implements `HotPossession`; also the least-recently-used order for `eviction`.
 
@@ -72,13 +75,11 @@ class PossessionIndex:
         self._keys: defaultdict[Digest, set[BlobKey]] = defaultdict(set)
         self._touched: dict[Digest, float] = {}
         self._flushing: asyncio.Task[None] | None = None
-        self._added: list[_Added] = []
+        self._added: list[_Waiting] = []
         self._adding: asyncio.Task[None] | None = None
-        self._turn = asyncio.Lock()
         self._commit_seconds = commit_seconds
-        self._rested = asyncio.Event()
-        """The next commit may be made."""
-        self._rested.set()
+        self._rested_at = 0.0
+        """When the next commit may be made, by the loop's clock."""
 
     @classmethod
     def at(cls, path: Path, clock: Clock, *, commit_seconds: float = COMMIT_SECONDS) -> Self:
@@ -114,11 +115,11 @@ class PossessionIndex:
 
     async def add(self, key: BlobKey, size: int) -> None:
         names = (str(key.digest), key.connection_id, key.repository.name, str(key.host))
-        self._added.append(_Added(*names, size, self._clock.time()))
+        written = asyncio.get_running_loop().create_future()
+        self._added.append((_Added(*names, size, self._clock.time()), written))
         if self._adding is None:
             self._adding = asyncio.create_task(self._write_added())
-            self._adding.add_done_callback(_looked_at)
-        await asyncio.shield(self._adding)
+        await written  # who is cancelled leaves nothing out, and disturbs nobody
         self.proven(key)
 
     def proven(self, key: BlobKey) -> None:
@@ -206,27 +207,49 @@ class PossessionIndex:
             await asyncio.to_thread(lane.close)
 
     async def _write_added(self) -> None:
-        async with self._turn:  # while one batch is written, the next gathers
-            await self._rested.wait()
-            rows, self._added, self._adding = self._added, [], None
+        """Commit until nothing is left; while one batch is written, the next gathers."""
+        loop = asyncio.get_running_loop()
+        try:
+            while self._added:
+                if loop.time() < self._rested_at:
+                    rested = asyncio.Event()
+                    loop.call_at(self._rested_at, rested.set)
+                    await rested.wait()
+                added, self._added = self._added, []
+                await self._write_batch(added)
+                self._rested_at = loop.time() + self._commit_seconds
+        finally:
+            self._adding = None
 
-            def write(database: sqlite3.Connection) -> None:
-                database.executemany(
-                    "INSERT OR REPLACE INTO possession (digest, connection, repository, host)"
-                    " VALUES (?1, ?2, ?3, ?4)",
-                    [row[:4] for row in rows],
-                )
-                database.executemany(
-                    "INSERT INTO object (digest, size, used) VALUES (?, ?, ?)"
-                    " ON CONFLICT (digest) DO UPDATE SET size = excluded.size, used = excluded.used",
-                    [(row.digest, row.size, row.used) for row in rows],
-                )
+    async def _write_batch(self, added: list[_Waiting]) -> None:
+        rows = [row for row, _ in added]
 
-            try:
-                await self._writes.write(write)
-            finally:
-                self._rested.clear()
-                asyncio.get_running_loop().call_later(self._commit_seconds, self._rested.set)
+        def write(database: sqlite3.Connection) -> None:
+            database.executemany(
+                "INSERT OR REPLACE INTO possession (digest, connection, repository, host)"
+                " VALUES (?1, ?2, ?3, ?4)",
+                [row[:4] for row in rows],
+            )
+            database.executemany(
+                "INSERT INTO object (digest, size, used) VALUES (?, ?, ?)"
+                " ON CONFLICT (digest) DO UPDATE SET size = excluded.size, used = excluded.used",
+                [(row.digest, row.size, row.used) for row in rows],
+            )
+
+        failure: Exception | None = Unavailable("The index is being closed.")
+        try:
+            await self._writes.write(write)
+            failure = None
+        except Exception as error:  # noqa: BLE001 - whatever it is, it reaches who waits
+            failure = error
+        finally:
+            for _, written in added:
+                if written.done():
+                    continue
+                if failure is None:
+                    written.set_result(None)
+                else:
+                    written.set_exception(failure)
 
     async def _flush_quietly(self) -> None:
         try:
@@ -250,9 +273,3 @@ def _damaged() -> Unavailable:
         "The cache's index is damaged: stop facade, remove index.db from the store, and start again.",
         reason=Reason.INTERNAL,
     )
-
-
-def _looked_at(task: "asyncio.Task[None]") -> None:
-    """Whoever waits raises what went wrong; perhaps nobody does any more."""
-    if not task.cancelled():
-        task.exception()
