@@ -303,3 +303,31 @@ async def test_publishing_again_changes_nothing(rig: Rig) -> None:
     reader = await opened(rig.store)
     assert await read_object(reader) == CONTENT
     reader.close()
+
+
+async def test_what_is_not_there_is_begun_by_whoever_looks_for_it(rig: Rig) -> None:
+    reader, begun = await rig.store.find(KEY, len(CONTENT))
+    assert reader is None
+    assert begun is not None
+    assert not begun.superseded
+    with pytest.raises(Unavailable):
+        await begin(rig.store)
+    assert await rig.store.find(KEY, len(CONTENT)) == (None, None)
+    begun.write(memoryview(CONTENT))
+    begun.publish()
+    await begun.close(keep=False)
+    reader, begun = await rig.store.find(KEY, len(CONTENT))
+    assert begun is None
+    assert reader is not None
+    assert await read_object(reader) == CONTENT
+    reader.close()
+
+
+async def test_what_was_left_half_way_is_not_begun(rig: Rig) -> None:
+    ingest = await begin(rig.store)
+    ingest.write(memoryview(CONTENT)[:100])
+    await ingest.close(keep=True)
+    assert await rig.store.find(KEY, len(CONTENT)) == (None, None)
+    ingest = await begin(rig.store)
+    assert ingest.have == 100
+    await ingest.close(keep=False)

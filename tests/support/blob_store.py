@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from facade.errors import Integrity, Unavailable, Upstream
 from facade.oci.digest import Digest
-from facade.serving.blobs.port import BLOCK_BYTES, BlobKey, Busy, Feed
+from facade.serving.blobs.port import BLOCK_BYTES, BlobKey, Busy, Feed, Found
 
 
 @dataclass
@@ -57,6 +57,12 @@ class MemoryStore:
         feed(memoryview(bytes(data)))
         self.locked.add(key)
         return MemoryIngest(self, key, data, superseded=key.digest in self.kept)
+
+    async def find(self, key: BlobKey, size: int) -> Found:
+        reader = await self.open(key.digest)
+        if reader is not None or key in self.locked or self.partials.get(key):
+            return Found(reader=reader)
+        return Found(begun=await self.ingest(key, size, lambda _: None))
 
     async def quarantine(self, digest: Digest) -> None:
         stored = self.kept.pop(digest, None)

@@ -27,9 +27,11 @@ from facade.serving.blobs.port import (
     BlobReader,
     BlobSource,
     BlobStream,
+    Found,
     HotPossession,
     HotStore,
 )
+from facade.serving.blobs.proofs import Proofs
 from facade.serving.blobs.sharing import Tails
 from facade.serving.blobs.streams import StoredStream, TransferStream
 from facade.upstream.connection import Connection
@@ -65,7 +67,8 @@ class BlobCache:
         self._executor = executor
         self._observer = observer or NullObserver()
         self._grown = grown
-        self._confirming: dict[tuple[BlobKey, int], asyncio.Task[bool]] = {}
+        self._looking: dict[tuple[BlobKey, int], asyncio.Event] = {}
+        self._proofs = Proofs(possession)
         self.flights = Flights(
             store=store,
             tails=tails,
@@ -95,11 +98,12 @@ class BlobCache:
         """
         key = BlobKey(connection.id, connection.host, repository, digest)
         host = str(connection.host)
-        reader, seen = await self._hit(key, size, source)
+        found = await self._find(key, size)
+        reader = await self._entitled(key, size, source, found.reader)
         if reader is not None:
             self._observer.hit(host)
             return StoredStream(reader, lambda error: self._quarantine(key, error))
-        stream = await self._stream(key, size, source, seen=seen)
+        stream = await self._stream(key, size, source, found)
         told = self._observer
         {"hit": told.hit, "join": told.joined, "miss": told.missed}[stream.outcome](host)
         return stream
@@ -167,9 +171,10 @@ class BlobCache:
         Raises like `get` and like the stream.
         """
         key = BlobKey(connection.id, connection.host, repository, digest)
-        reader, seen = await self._hit(key, size, source)
+        found = await self._find(key, size)
+        reader = await self._entitled(key, size, source, found.reader)
         if reader is None:
-            stream = await self._stream(key, size, source, seen=seen)
+            stream = await self._stream(key, size, source, found)
             try:
                 await stream.finished()
             finally:
@@ -199,34 +204,42 @@ class BlobCache:
     async def close(self) -> None:
         """Stop all transfers, keeping what came."""
         await self.flights.close()
-        for task in list(self._confirming.values()):
-            task.cancel()
+        self._proofs.close()
 
     async def _stream(
-        self, key: BlobKey, size: int, source: BlobSource, *, seen: bool
+        self, key: BlobKey, size: int, source: BlobSource, found: Found
     ) -> TransferStream:
-        """Join or start; an object that was not `seen` is looked for again before it is fetched."""
+        """Join or start; an object that was not found is looked for again before it is fetched."""
 
         async def stored() -> BlobReader | None:
-            return (await self._hit(key, size, source, running=True))[0]
+            return await self._entitled(key, size, source, await self._store.open(key.digest))
 
-        return await self.flights.stream(key, size, source, None if seen else stored)
+        again = stored if found.reader is None else None
+        return await self.flights.stream(key, size, source, again, found.begun)
 
-    async def _hit(
-        self, key: BlobKey, size: int, source: BlobSource, *, running: bool = False
-    ) -> tuple[BlobReader | None, bool]:
-        """The stored object, open, if this repository may have it; and whether there is one.
-
-        Arguments:
-            running: do not prefer a transfer that is under way: it is the one that asks.
-        """
-        if not running and self.flights.is_running(key, size):
-            return None, False
-        reader = await self._store.open(key.digest)
-        if reader is None:
-            return None, False
+    async def _find(self, key: BlobKey, size: int) -> Found:
+        """The object, or the beginning of a transfer of it; neither when one is under way."""
+        while (looked := self._looking.get((key, size))) is not None:
+            await looked.wait()  # who looks begins that transfer, in the step in which it is told
+        if self.flights.is_running(key, size):
+            return Found()
+        if self.flights.is_there(key, size):
+            return Found(reader=await self._store.open(key.digest))
+        looked = self._looking[key, size] = asyncio.Event()
         try:
-            allowed = await self._may_have(key, size, reader.origin, source)
+            return await self._store.find(key, size)
+        finally:
+            del self._looking[key, size]
+            looked.set()
+
+    async def _entitled(
+        self, key: BlobKey, size: int, source: BlobSource, reader: BlobReader | None
+    ) -> BlobReader | None:
+        """`reader`, of a stored object, if this repository may have it; closed otherwise."""
+        if reader is None:
+            return None
+        try:
+            allowed = await self._proofs.may_have(key, size, reader.origin, source)
             # Only after that: who may not have it is not told its size either.
             if allowed and reader.size != size:
                 raise Integrity(f"The content has {reader.size} bytes; {size} were announced.")
@@ -235,46 +248,9 @@ class BlobCache:
             raise
         if not allowed:
             reader.close()
-            return None, True
+            return None
         self._possession.touch(key.digest)
-        return reader, True
-
-    async def _may_have(self, key: BlobKey, size: int, origin: str, source: BlobSource) -> bool:
-        try:
-            if await self._possession.has(key):
-                return True
-            same_registry = origin == str(key.host) or await self._possession.at_registry(
-                key.host, key.digest
-            )
-        except Unavailable as error:
-            log.warning("possession_unknown", error=error.message)
-            same_registry = origin == str(key.host)  # the content itself says so
-        return same_registry and await self._confirmed(key, size, source)
-
-    async def _confirmed(self, key: BlobKey, size: int, source: BlobSource) -> bool:
-        """Ask the registry, once for all who wait. Raises Upstream, Denied."""
-        task = self._confirming.get((key, size))
-        if task is None:
-            task = asyncio.create_task(self._confirm(key, size, source))
-            self._confirming[key, size] = task
-            task.add_done_callback(lambda task: self._confirm_done(key, size, task))
-        return await asyncio.shield(task)
-
-    async def _confirm(self, key: BlobKey, size: int, source: BlobSource) -> bool:
-        if await source.confirm() != size:
-            return False
-        try:
-            await self._possession.add(key, size)
-        except Unavailable as error:
-            # The registry has just confirmed it; later processes ask again.
-            log.warning("possession_not_recorded", error=error.message)
-            self._possession.proven(key)
-        return True
-
-    def _confirm_done(self, key: BlobKey, size: int, task: "asyncio.Task[bool]") -> None:
-        del self._confirming[key, size]
-        if not task.cancelled():
-            task.exception()  # waiters raise it; none may be left
+        return reader
 
     async def _published(self, key: BlobKey, size: int) -> None:
         await self._possession.add(key, size)

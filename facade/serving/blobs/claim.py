@@ -60,6 +60,7 @@ class Claim:
 
     Arguments:
         stored: the object, open, if it was published meanwhile and may be had; None = do not look.
+        begun: an ingest that holds nothing yet.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Claim:
         verifier: StreamVerifier,
         ports: TransferPorts,
         stored: Stored | None,
+        begun: Ingest | None = None,
     ) -> None:
         self._key = key
         self._size = size
@@ -78,6 +80,7 @@ class Claim:
         self._verifier = verifier
         self._ports = ports
         self._stored = stored
+        self._begun = begun
         self.following = False
         """Whether another process is at work just now."""
 
@@ -88,8 +91,9 @@ class Claim:
         gave it nothing.
         """
         while True:
+            begun, self._begun = self._begun, None
             try:
-                ingest = await self._ports.store.ingest(
+                ingest = begun or await self._ports.store.ingest(
                     self._key, self._size, self._verifier.update
                 )
             except Busy as busy:

@@ -17,7 +17,7 @@ from facade.errors import Integrity
 from facade.serving.blobs.claim import Stored
 from facade.serving.blobs.limits import Published, TransferLimits, TransferPorts
 from facade.serving.blobs.observer import TransferObserver
-from facade.serving.blobs.port import BlobKey, BlobSource, BlobStore, Possession
+from facade.serving.blobs.port import BlobKey, BlobSource, BlobStore, Ingest, Possession
 from facade.serving.blobs.sharing import Tails
 from facade.serving.blobs.streams import TransferStream
 from facade.serving.blobs.transfer import Transfer
@@ -72,28 +72,42 @@ class Flights:
         transfer = self._running.get((key, size))
         return transfer is not None and transfer.joinable
 
+    def is_there(self, key: BlobKey, size: int) -> bool:
+        """Whether a transfer of it is under way or about to end, joined or not."""
+        return (key, size) in self._running
+
     async def stream(
-        self, key: BlobKey, size: int, source: BlobSource, stored: Stored | None = None
+        self,
+        key: BlobKey,
+        size: int,
+        source: BlobSource,
+        stored: Stored | None = None,
+        begun: Ingest | None = None,
     ) -> TransferStream:
         """Join the transfer of `key`, or start it from `source`.
 
         Arguments:
             stored: asked once more for the object before anything is fetched.
+            begun: an ingest for it that holds nothing yet; owned.
 
         What goes wrong with the transfer is raised by the stream. Raises Integrity when the
         same content did not match a short while ago.
         """
-        while True:
-            self._check_spoiled(key, size)
-            transfer = self._running.get((key, size))
-            if transfer is None or (not transfer.ending and not transfer.joinable):
-                # The latter has no room to keep its beginning; it goes on for its own readers.
-                return await self._placed(
-                    TransferStream(self._start(key, size, source, stored), "miss")
-                )
-            if transfer.joinable:
-                return TransferStream(transfer, "join")
-            await transfer.over.wait()
+        try:
+            while True:
+                self._check_spoiled(key, size)
+                transfer = self._running.get((key, size))
+                if transfer is None or (not transfer.ending and not transfer.joinable):
+                    # The latter has no room to keep its beginning; it goes on for its own readers.
+                    transfer = self._start(key, size, source, stored, begun)
+                    begun = None
+                    return await self._placed(TransferStream(transfer, "miss"))
+                if transfer.joinable:
+                    return TransferStream(transfer, "join")
+                await transfer.over.wait()
+        finally:
+            if begun is not None:
+                await begun.close(keep=False)
 
     async def close(self) -> None:
         """Stop all transfers, keeping what came, and wait until they have ended."""
@@ -113,9 +127,14 @@ class Flights:
         return stream
 
     def _start(
-        self, key: BlobKey, size: int, source: BlobSource, stored: Stored | None
+        self,
+        key: BlobKey,
+        size: int,
+        source: BlobSource,
+        stored: Stored | None,
+        begun: Ingest | None,
     ) -> Transfer:
-        transfer = Transfer(key, size, source, self._ports, self._ended, stored)
+        transfer = Transfer(key, size, source, self._ports, self._ended, stored, begun)
         self._running[key, size] = transfer
         task = transfer.start()
         self._tasks[task] = transfer

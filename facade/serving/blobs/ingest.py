@@ -194,6 +194,20 @@ def open_ingest(key: BlobKey, size: int, feed: Feed, place: Place) -> LocalInges
     return resume(key, size, feed, place, lock_partial(place.layout.partial(key, size)), None)
 
 
+def begin_ingest(key: BlobKey, size: int, place: Place) -> LocalIngest | None:
+    """An ingest that holds nothing yet; None when it cannot be had at once, or something is left to go on
+    with: `open_ingest` goes on, or says why not. Blocks.
+    """
+    try:
+        fd = lock_partial(place.layout.partial(key, size))
+        if os.fstat(fd).st_size:
+            os.close(fd)
+            return None
+        return resume(key, size, _nobody, place, fd, None)
+    except Unavailable:
+        return None
+
+
 def resume(
     key: BlobKey, size: int, feed: Feed, place: Place, fd: int, known: KeptBytes | None
 ) -> LocalIngest:
@@ -225,3 +239,7 @@ def resume(
             raise unavailable(error) from error
         raise
     return ingest
+
+
+def _nobody(_: memoryview) -> None:
+    """Is told nothing: there is nothing."""

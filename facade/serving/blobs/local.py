@@ -7,8 +7,6 @@ thread; what any process reads (`opened`) none removes. Does not scan objects at
 """
 
 import asyncio
-import contextlib
-import fcntl
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -17,26 +15,21 @@ from functools import partial
 from pathlib import Path
 from typing import Self, TypeVar
 
-import structlog
-
 from facade.clock import Clock, SystemClock
-from facade.errors import Integrity, Unavailable
+from facade.errors import Unavailable
 from facade.oci.digest import Digest
-from facade.reasons import Reason
 from facade.serving.blobs.diskread import FileReader, ReadMode
-from facade.serving.blobs.ingest import LocalIngest, Place, open_ingest
-from facade.serving.blobs.layout import Layout, write_durably
+from facade.serving.blobs.ingest import LocalIngest, Place, begin_ingest, open_ingest
+from facade.serving.blobs.layout import Layout
 from facade.serving.blobs.nodekey import load_node_key
+from facade.serving.blobs.objects import Objects, Opened, Unfit
 from facade.serving.blobs.opened import LocalReader, OpenObject, when_unlocked
-from facade.serving.blobs.partials import Partials, is_named, try_lock
-from facade.serving.blobs.port import BlobKey, Busy, Feed
+from facade.serving.blobs.partials import Partials
+from facade.serving.blobs.port import BlobKey, Feed, Found
 from facade.serving.blobs.quarantine import Quarantine
-from facade.serving.blobs.rehash import rehash
-from facade.serving.blobs.tags import BlockTags, TagKey, read_sidecar
+from facade.serving.blobs.tags import TagKey
 from facade.serving.blobs.tail import LocalTail, abandon_tail, open_tail
 from facade.serving.blobs.threads import run_to_end
-
-log = structlog.get_logger(__name__)
 
 MAX_IDLE_OBJECTS = 64
 """How many objects stay open while nobody reads them."""
@@ -67,15 +60,16 @@ class LocalStore:
     ) -> None:
         self._layout = layout
         self._clock = clock or SystemClock()
-        self._quarantine = Quarantine(layout)
         self.partials = Partials(layout.ingest)
         self._filling: Callable[[], None] = lambda: None
         self._unfit: Callable[[Digest, str], None] = lambda *_: None
-        self._key = key
+        self._quarantine = Quarantine(layout)
+        self._objects = Objects(layout, key, self._quarantine)
         self.mode = ReadMode(executor, nowait=nowait)
         self._place = Place(layout, key, self.mode, self.partials)
         self._open: OrderedDict[Digest, OpenObject] = OrderedDict()
-        self._opening: dict[Digest, asyncio.Task[OpenObject | None]] = {}
+        self._opening: dict[Digest, asyncio.Event] = {}
+        """Set when whoever opens it just now has done so, or has not."""
 
     @classmethod
     def at(
@@ -113,15 +107,16 @@ class LocalStore:
         return self._layout.refuses()
 
     async def open(self, digest: Digest) -> LocalReader | None:
-        # Again and again: what was opened may be closed or removed before it is taken.
-        while (reader := self.opened(digest)) is None:
-            task = self._opening.get(digest)
-            if task is None:
-                task = asyncio.create_task(self._open_object(digest))
-                self._opening[digest] = task
-            if await asyncio.shield(task) is None:
-                return None
-        return reader
+        found = await self._find(digest, None)
+        return found if isinstance(found, LocalReader) else None
+
+    async def find(self, key: BlobKey, size: int) -> Found:
+        found = await self._find(key.digest, partial(begin_ingest, key, size, self._place))
+        if isinstance(found, LocalReader):
+            return Found(reader=found)
+        if found is not None:
+            self._filling()
+        return Found(begun=found)
 
     def opened(self, digest: Digest) -> LocalReader | None:
         shared = self._open.get(digest)
@@ -152,7 +147,7 @@ class LocalStore:
         if digest in self._opening or (shared is not None and shared.users):
             return None
         self._retire(digest)
-        return await self._run(partial(self._remove, digest))
+        return await self._run(partial(self._objects.remove, digest))
 
     def objects(self) -> Iterator[tuple[Digest, int]]:
         return self._layout.objects()
@@ -180,85 +175,42 @@ class LocalStore:
     async def _run(self, job: Callable[[], _Result]) -> _Result:
         return await run_to_end(self.mode.executor, job)
 
-    async def _open_object(self, digest: Digest) -> OpenObject | None:
+    async def _find(
+        self, digest: Digest, otherwise: Callable[[], LocalIngest | None] | None
+    ) -> LocalReader | LocalIngest | None:
+        """The object, open; where there is none, what `otherwise` gives, called in the thread that looked."""
+        # Again and again: what was opened may be closed or removed before it is taken.
+        while (reader := self.opened(digest)) is None:
+            if (opening := self._opening.get(digest)) is not None:
+                await opening.wait()
+                continue
+            found = await self._look(digest, otherwise)
+            self._retire(digest)
+            if isinstance(found, Opened):
+                self._open[digest] = OpenObject(FileReader(found.fd, self.mode), found.tags)
+            elif isinstance(found, Unfit):
+                self._unfit(digest, found.detail)
+                return None
+            else:
+                return found
+        return reader
+
+    async def _look(
+        self, digest: Digest, otherwise: Callable[[], LocalIngest | None] | None
+    ) -> Opened | Unfit | LocalIngest | None:
+        looked = self._opening[digest] = asyncio.Event()
+
+        def look() -> Opened | Unfit | LocalIngest | None:
+            found = self._objects.open(digest)
+            return otherwise() if found is None and otherwise is not None else found
+
         try:
-            job = partial(self._open_blocking, digest)
-            opened = await when_unlocked(partial(self._run, job), self._clock)
+            return await when_unlocked(
+                lambda: run_to_end(self.mode.executor, look, _abandon), self._clock
+            )
         finally:
             del self._opening[digest]
-        self._retire(digest)
-        if isinstance(opened, str):
-            self._unfit(digest, opened)
-            return None
-        if opened is None:
-            return None
-        fd, tags = opened
-        shared = OpenObject(FileReader(fd, self.mode), tags)
-        self._open[digest] = shared
-        return shared
-
-    def _open_blocking(self, digest: Digest) -> tuple[int, BlockTags] | str | None:
-        """It; why it was set aside; or None when there is none. Raises Busy while it is locked."""
-        try:
-            fd = os.open(self._layout.blob(digest), os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            log.warning("cached_object_unreadable", digest=str(digest), error=error.strerror)
-            return None
-        try:
-            # Not while it is being published or removed.
-            if not try_lock(fd, fcntl.LOCK_SH):
-                raise Busy("Another process has it locked just now.", reason=Reason.INTERNAL)
-            if not os.fstat(fd).st_nlink:
-                os.close(fd)
-                return None
-            tags = self._read_tags(digest, fd)
-            fcntl.flock(fd, fcntl.LOCK_UN)  # its readers take it
-        except (Integrity, OSError) as error:
-            log.error("cached_object_unfit", digest=str(digest), error=str(error))
-            spoiled = os.fstat(fd)
-            os.close(fd)
-            self._quarantine.take(digest, spoiled)
-            return str(error)
-        except BaseException:
-            os.close(fd)
-            raise
-        return fd, tags
-
-    def _read_tags(self, digest: Digest, fd: int) -> BlockTags:
-        size = os.fstat(fd).st_size
-        path = self._layout.tags(digest)
-        try:
-            tags = BlockTags.parse(self._key, digest, read_sidecar(path, size))
-            if tags.size == size:
-                return tags
-        except (Integrity, FileNotFoundError) as error:
-            # Another node key, or a damaged sidecar: the digest itself can still decide.
-            log.warning("cached_object_rehashed", digest=str(digest), error=str(error))
-        sidecar = rehash(fd, digest, size, self._key)
-        draft = self._layout.ingest / f"{digest.algorithm}-{digest.hex}.{os.getpid()}.retag"
-        with contextlib.suppress(OSError):  # a full disk is no reason to lose the object
-            write_durably(path, sidecar, draft)
-        return BlockTags.parse(self._key, digest, sidecar)
-
-    def _remove(self, digest: Digest) -> int | None:
-        path = self._layout.blob(digest)
-        try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                if not (try_lock(fd, fcntl.LOCK_EX) and is_named(fd, path)):
-                    return None  # another process reads it
-                size = os.fstat(fd).st_size
-                path.unlink()
-                self._layout.tags(digest).unlink(missing_ok=True)
-            finally:
-                os.close(fd)
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise Unavailable(f"A cached object stays: {error.strerror}.") from error
-        return size
+            looked.set()
 
     def _retire(self, digest: Digest) -> None:
         shared = self._open.pop(digest, None)
@@ -269,3 +221,11 @@ class LocalStore:
         idle = [digest for digest, shared in self._open.items() if not shared.users]
         for digest in idle[:-MAX_IDLE_OBJECTS]:
             self._retire(digest)
+
+
+def _abandon(found: Opened | Unfit | LocalIngest | None) -> None:
+    """Close what nobody has got."""
+    if isinstance(found, Opened):
+        os.close(found.fd)
+    elif isinstance(found, LocalIngest):
+        found.abandon()

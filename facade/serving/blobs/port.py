@@ -9,7 +9,7 @@ repository may serve it: that is `Possession`.
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from facade.errors import Unavailable, Upstream
 from facade.oci.digest import Digest
@@ -155,8 +155,26 @@ class BlobStore(Protocol):
         ...
 
 
+class Found(NamedTuple):
+    """What a store has of an object; at most one of the two, each to be closed.
+
+    Arguments:
+        reader: it, published.
+        begun: an ingest of it that holds nothing yet.
+    """
+
+    reader: BlobReader | None = None
+    begun: Ingest | None = None
+
+
 class HotStore(BlobStore, Protocol):
     """A store that keeps objects open."""
+
+    async def find(self, key: BlobKey, size: int) -> Found:
+        """What `open` finds; else, in the same step, the beginning of an `ingest` of `size` bytes, if it
+        can be had at once and nothing is left to go on with: `ingest` goes on, or says why not.
+        """
+        ...
 
     def opened(self, digest: Digest) -> BlobReader | None:
         """The published object, if it is open already; None tells nothing."""

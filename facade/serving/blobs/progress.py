@@ -42,6 +42,18 @@ class Progress:
             self.outcome = outcome
             self.placed.set()
 
+    def starts_over(self) -> None:
+        """What could be read is void; there is nothing for now."""
+        self.received = self.landed_bytes = 0
+        self.generation += 1
+        self._fire()
+
+    def _settle(self) -> None:
+        """Length and digest matched. Calling again does nothing."""
+        if not self.settled and self.error is None:
+            self.settled = True
+            self._fire()
+
     def _fail(self, error: FacadeError) -> None:
         self.ending = True
         if self.error is None and not self.settled:

@@ -21,7 +21,7 @@ from facade.serving.blobs.gather import Gatherer
 from facade.serving.blobs.intake import Intake
 from facade.serving.blobs.limits import TransferPorts
 from facade.serving.blobs.lockstep import Lockstep
-from facade.serving.blobs.port import BlobKey, BlobSource
+from facade.serving.blobs.port import BlobKey, BlobSource, Ingest
 from facade.serving.blobs.progress import Progress
 from facade.serving.blobs.receive import Receiver
 from facade.serving.blobs.sharing import Kept
@@ -37,7 +37,7 @@ class Transfer(Progress):
     Arguments:
         size: how many bytes there must be.
         ended: told once, when it is over: published, or failed and cleaned up.
-        stored: see `Claim`.
+        stored, begun: see `Claim`; the latter is owned.
     """
 
     def __init__(
@@ -48,6 +48,7 @@ class Transfer(Progress):
         ports: TransferPorts,
         ended: Callable[["Transfer"], None],
         stored: Stored | None = None,
+        begun: Ingest | None = None,
     ) -> None:
         super().__init__()
         self.key = key
@@ -60,9 +61,9 @@ class Transfer(Progress):
         self._intake = Intake(self._verifier, self._settle)
         self._gatherer = Gatherer(self, ports.executor, size, ports.buffers)
         self._claim = Claim(
-            key, size, holder=self, verifier=self._verifier, ports=ports, stored=stored
+            key, size, holder=self, verifier=self._verifier, ports=ports, stored=stored, begun=begun
         )
-        self._kept: Kept | None = None
+        self._kept: Kept | None = begun
         self._audience = Audience(
             clock=ports.clock,
             grace_seconds=ports.limits.grace_seconds,
@@ -70,7 +71,9 @@ class Transfer(Progress):
             deserted=self.stop,
         )
         self._task: asyncio.Task[None] | None = None
-        self._stopped = False
+        self._entered = self._stopped = False
+        if begun is not None and not begun.superseded:
+            self.place("miss")  # nobody has to wait for the first step to know
 
     # For readers (streams).
 
@@ -122,11 +125,15 @@ class Transfer(Progress):
         if self._task is not None and not self._stopped:
             self._stopped = True
             self._audience.gone.fire()
-            if not self.settled and self.error is None:  # else it is about to end, and cleans up
+            # Else it is about to end, or to begin with that: a task that has not begun cannot clean up.
+            if self._entered and not self.settled and self.error is None:
                 self._task.cancel()
 
     async def _run(self) -> None:
+        self._entered = True
         try:
+            if self._stopped:
+                raise asyncio.CancelledError
             await self._obtain()
             self._settle()
         except asyncio.CancelledError:
@@ -198,12 +205,6 @@ class Transfer(Progress):
         except Unavailable as error:
             log.warning("publish_failed", digest=str(self.key.digest), error=error.message)
 
-    def _settle(self) -> None:
-        """Length and digest matched. Calling again does nothing."""
-        if not self.settled and self.error is None:
-            self.settled = True
-            self._fire()
-
     async def _end(self) -> None:
         """Clean up; nothing of ours is in use by a thread when this returns."""
         try:
@@ -251,11 +252,6 @@ class Transfer(Progress):
         if self._kept is not None:
             self.received = self._kept.have
             self.progress.fire()
-
-    def starts_over(self) -> None:
-        self.received = self.landed_bytes = 0
-        self.generation += 1
-        self._fire()
 
     # The sink of the gatherer.
 

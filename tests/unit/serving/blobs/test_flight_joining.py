@@ -292,3 +292,57 @@ async def test_a_stop_does_not_interrupt_the_clean_up_of_one_that_failed(tmp_pat
         with pytest.raises(Integrity):
             await reading.task
         assert not store.locked
+
+
+async def test_all_who_look_for_it_at_once_are_one_transfer(tmp_path: Path) -> None:
+    async with open_cache(tmp_path) as bench:
+        source = ScriptedSource(CONTENT)
+        streams = await asyncio.gather(*(get(bench, source) for _ in range(16)))
+        assert sorted(stream.outcome for stream in streams) == ["join"] * 15 + ["miss"]
+        assert await asyncio.gather(*map(read_all, streams)) == [CONTENT] * 16
+        assert source.opened == [(0, None)]
+
+
+@pytest.mark.parametrize("steps", range(8))
+async def test_who_leaves_while_looking_for_it_leaves_it_to_the_next(
+    tmp_path: Path, steps: int
+) -> None:
+    async with open_cache(tmp_path) as bench:
+        source = ScriptedSource(CONTENT)
+        tasks = [asyncio.create_task(get(bench, source)) for _ in range(2)]
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        tasks[0].cancel()
+        async with asyncio.timeout(10):
+            assert await read_all(await tasks[1]) == CONTENT
+        await idle(bench)
+        assert not list((tmp_path / "ingest").iterdir())
+
+
+async def test_what_was_begun_beside_a_transfer_is_given_up(tmp_path: Path) -> None:
+    key, size = key_of(CONTENT), len(CONTENT)
+    async with open_cache(tmp_path, store=(store := MemoryStore())) as bench:
+        gate = asyncio.Event()
+        source = ScriptedSource(CONTENT, Answer(gates={0: gate}))
+        first = await bench.cache.flights.stream(key, size, source)
+        begun = MemoryIngest(store, key, bytearray(), superseded=False)
+        second = await bench.cache.flights.stream(key, size, source, begun=begun)
+        assert second.outcome == "join"
+        assert key not in store.locked, "it was closed"
+        gate.set()
+        assert await read_all(first) == await read_all(second) == CONTENT
+
+
+async def test_a_transfer_that_is_stopped_before_its_first_step_lets_go_of_what_was_begun(
+    tmp_path: Path,
+) -> None:
+    key, size = key_of(CONTENT), len(CONTENT)
+    async with open_cache(tmp_path) as bench:
+        begun = (await bench.store.find(key, size)).begun
+        assert begun is not None
+        stream = await bench.cache.flights.stream(key, size, ScriptedSource(CONTENT), begun=begun)
+        await bench.cache.flights.close()
+        with pytest.raises(Unavailable, match="stopped"):
+            await read_all(stream)
+        again = await bench.store.ingest(key, size, lambda _: None)
+        await again.close(keep=False)
