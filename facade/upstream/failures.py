@@ -9,13 +9,11 @@ import errno
 import os
 import socket
 import ssl
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import aiohttp
 from yarl import URL
 
-from facade.errors import FacadeError, Upstream
+from facade.errors import Upstream
 from facade.reasons import Reason
 from facade.upstream.redirects import place
 from facade.upstream.words import redact
@@ -51,64 +49,59 @@ class AddressRefused(OSError):
         self.error = error
 
 
-@contextmanager
-def broken(url: URL) -> Iterator[None]:
-    """Turn everything that may go wrong on the wire into `Broken`, in words."""
+def broken(url: URL, error: Exception) -> Broken:
+    """What went wrong on the wire, in words.
+
+    Arguments:
+        error: aiohttp.ClientError or OSError.
+    """
     where = place(url)
-    try:
-        yield
-    except FacadeError:
-        raise
-    except aiohttp.ClientConnectorCertificateError as error:
-        why = redact(getattr(error.certificate_error, "verify_message", "") or "not trusted")
-        raise Broken(
-            f"{where} shows a certificate that cannot be verified: {why.rstrip('.')}. If it is signed by a "
-            "private CA, give that with --ca-file.",
-            reached=True,
-            transient=False,
-        ) from error
-    except aiohttp.ClientConnectorDNSError as error:
-        if isinstance(error.os_error, AddressRefused):
-            raise Broken(error.os_error.error.message, reached=False, transient=False) from error
-        transient = error.os_error.errno == socket.EAI_AGAIN
-        raise _unreachable(where, "its name cannot be resolved", transient=transient) from error
-    except aiohttp.ClientConnectorError as error:
-        refused = error.os_error
-        if isinstance(refused, AddressRefused):
-            raise Broken(refused.error.message, reached=False, transient=False) from error
-        raise _unreachable(
-            where, _os_words(refused), transient=not isinstance(refused, ssl.SSLError)
-        ) from error
-    except aiohttp.ClientHttpProxyError as error:
-        raise Broken(
-            f"The proxy did not let the connection to {where} pass (it answered {error.status}).",
-            reached=False,
-            transient=error.status >= 500,
-        ) from error
-    except aiohttp.ConnectionTimeoutError as error:
-        raise _unreachable(where, "connecting took too long", transient=True) from error
-    except TimeoutError as error:
-        raise Broken(
-            f"{where} did not answer in time. Try again later.",
-            reached=True,
-            transient=True,
-            reason=Reason.DEADLINE,
-        ) from error
-    except aiohttp.InvalidURL as error:
-        raise _unreachable(where, "its name is not valid", transient=False) from error
-    except aiohttp.ClientResponseError as error:
-        raise Broken(
-            f"{where} answered with something that is no proper HTTP. Check the port, and whether "
-            "the registry speaks https there.",
-            reached=True,
-            transient=True,
-        ) from error
-    except (aiohttp.ClientError, OSError) as error:
-        raise Broken(
-            f"{where} broke the connection before it answered. Try again later.",
-            reached=True,
-            transient=True,
-        ) from error
+    match error:
+        case aiohttp.ClientConnectorCertificateError():
+            why = redact(getattr(error.certificate_error, "verify_message", "") or "not trusted")
+            return Broken(
+                f"{where} shows a certificate that cannot be verified: {why.rstrip('.')}. If it is signed by a "
+                "private CA, give that with --ca-file.",
+                reached=True,
+                transient=False,
+            )
+        case aiohttp.ClientConnectorError(os_error=AddressRefused() as refused):
+            return Broken(refused.error.message, reached=False, transient=False)
+        case aiohttp.ClientConnectorDNSError():
+            transient = error.os_error.errno == socket.EAI_AGAIN
+            return _unreachable(where, "its name cannot be resolved", transient=transient)
+        case aiohttp.ClientConnectorError():
+            transient = not isinstance(error.os_error, ssl.SSLError)
+            return _unreachable(where, _os_words(error.os_error), transient=transient)
+        case aiohttp.ClientHttpProxyError():
+            return Broken(
+                f"The proxy did not let the connection to {where} pass (it answered {error.status}).",
+                reached=False,
+                transient=error.status >= 500,
+            )
+        case aiohttp.ConnectionTimeoutError():
+            return _unreachable(where, "connecting took too long", transient=True)
+        case TimeoutError():
+            return Broken(
+                f"{where} did not answer in time. Try again later.",
+                reached=True,
+                transient=True,
+                reason=Reason.DEADLINE,
+            )
+        case aiohttp.InvalidURL():
+            return _unreachable(where, "its name is not valid", transient=False)
+        case aiohttp.ClientResponseError():
+            return Broken(
+                f"{where} answered with something that is no proper HTTP. Check the port, and whether "
+                "the registry speaks https there.",
+                reached=True,
+                transient=True,
+            )
+    return Broken(
+        f"{where} broke the connection before it answered. Try again later.",
+        reached=True,
+        transient=True,
+    )
 
 
 def _unreachable(where: str, why: str, *, transient: bool) -> Broken:

@@ -1,10 +1,13 @@
-"""One HTTP request to an upstream, over checked connections. The only module with a socket to it.
+"""One HTTP request to an upstream, over checked connections. Only here and in `direct` is a socket to it.
 
 Guarantees: the address rules are applied to the very address that is being connected to, IP
 literals and proxies included; nothing is decompressed, redirected, retried, cached or remembered
 in cookies; connections with a CA of their own never share a TLS connection with others. Whatever
-goes wrong on the way is a `Broken`, in words. (aiohttp itself makes one new connection when a GET
-finds its own dropped, as kept-alive ones are.) Does not read bodies: `body` does.
+goes wrong on the way is a `Broken`, in words. (One new connection is made when a GET finds its own
+dropped, as kept-alive ones are.) Does not read bodies: `body` does.
+
+What has neither body, proxy nor watchers goes out through `direct`, all else through aiohttp's session,
+over the same connections.
 """
 
 import asyncio
@@ -22,16 +25,16 @@ from facade.errors import Upstream
 from facade.secret import Secret
 from facade.upstream.addresses import AddressPolicy
 from facade.upstream.connection import Connection
+from facade.upstream.direct import (
+    MAX_FIELD_BYTES,
+    MAX_FIELDS,
+    READ_BUFFER_BYTES,
+    DirectRequests,
+)
 from facade.upstream.failures import AddressRefused, broken
 from facade.upstream.retry import Timeouts
 from facade.upstream.tls import TlsContexts
 
-READ_BUFFER_BYTES = 256 * 1024
-"""Reading pauses at twice this many unread bytes: large enough that a chunk is worth its overhead,
-small enough that a stream costs well under 1 MiB."""
-MAX_FIELD_BYTES = 16 * 1024
-"""Longest header field accepted; presigned Locations are long."""
-MAX_FIELDS = 100
 KEEP_ALIVE_SECONDS = 30.0
 
 
@@ -74,13 +77,13 @@ class Transport:
         self._timeouts = timeouts
         self._resolver = resolver
         self._checked: _CheckingResolver | None = None
-        self._session: aiohttp.ClientSession | None = None
+        self._opened: tuple[DirectRequests, aiohttp.ClientSession] | None = None
         self._contexts = TlsContexts()
 
     async def close(self) -> None:
         """Close all connections; the transport is not used afterwards."""
-        if self._session is not None:
-            await self._session.close()
+        if self._opened is not None:
+            await self._opened[1].close()
         if self._checked is not None:
             await self._checked.close()
 
@@ -97,6 +100,7 @@ class Transport:
         """
         headers = {
             "User-Agent": f"facade/{facade.__version__}",
+            "Accept": "*/*",
             "Accept-Encoding": "identity",
             **outgoing.headers,
         }
@@ -106,9 +110,13 @@ class Transport:
         if outgoing.secret_form is not None:
             headers.setdefault("Content-Type", "application/x-www-form-urlencoded")
             data = outgoing.secret_form.reveal().encode()
-        with broken(outgoing.url):
+        try:
             context = await self._contexts.get(connection, outgoing.url)
-            session = self._open_session()
+            direct, session = self._open()
+            if data is None and connection.settings.proxy is None and not self._watchers:
+                return await direct.send(
+                    outgoing.method, outgoing.url, headers, context=context, within=within
+                )
             async with asyncio.timeout(within):
                 return await session.request(
                     outgoing.method,
@@ -119,10 +127,12 @@ class Transport:
                     ssl=context,
                     proxy=connection.settings.proxy,
                 )
+        except (aiohttp.ClientError, OSError) as error:
+            raise broken(outgoing.url, error) from error
 
-    def _open_session(self) -> aiohttp.ClientSession:
+    def _open(self) -> tuple[DirectRequests, aiohttp.ClientSession]:
         # Made at the first request, since a connector belongs to a running loop.
-        if self._session is None:
+        if self._opened is None:
             self._checked = _CheckingResolver(
                 self._resolver or aiohttp.DefaultResolver(), self._addresses
             )
@@ -132,7 +142,7 @@ class Transport:
                 limit=0,  # transfers are bounded per connection by those who ask for them
                 keepalive_timeout=KEEP_ALIVE_SECONDS,
             )
-            self._session = aiohttp.ClientSession(
+            session = aiohttp.ClientSession(
                 connector=connector,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=aiohttp.ClientTimeout(total=None, connect=self._timeouts.connect),
@@ -144,7 +154,8 @@ class Transport:
                 max_headers=MAX_FIELDS,
                 trace_configs=list(self._watchers),
             )
-        return self._session
+            self._opened = DirectRequests(connector, self._timeouts.connect), session
+        return self._opened
 
     def _socket(
         self, info: tuple[int | socket.AddressFamily, int | socket.SocketKind, int, str, Any]

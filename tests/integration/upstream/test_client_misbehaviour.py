@@ -74,7 +74,7 @@ async def test_a_dropped_connection_is_made_again() -> None:
         registry.script("*", drop(), times=5)
         await client.manifest(connection, APP, V1)
         assert registry.count() == 6
-        # aiohttp itself tries a second connection before it calls one dropped.
+        # A second connection is tried before one is called dropped.
         assert notes.retries == ["unreachable"] * 2
 
 
@@ -310,7 +310,7 @@ async def test_a_reader_that_leaves_closes_the_transfer() -> None:
         async with client.blob(registry.connection(), APP, digest) as body:
             async for _ in body.chunks():
                 break
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.2)  # a watcher that is still to begin would have
         assert not [
             task for task in asyncio.all_tasks() - before if "_watch" in repr(task.get_coro())
         ]
@@ -324,7 +324,7 @@ async def test_a_cancelled_read_leaves_nothing_behind(phase: str) -> None:
         registry.script("*", slow_head(60) if phase == "head" else stall(1000), times=1)
         before = asyncio.all_tasks()
         task = asyncio.create_task(read_blob(client, registry.connection(), digest))
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.2)  # until its watcher has begun
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
