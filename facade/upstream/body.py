@@ -26,6 +26,8 @@ DISCARD_SECONDS = 1.0
 """A body that nobody needs is read this long, to keep the connection; then that is dropped."""
 _STALL_CHECKS = 10
 """How often per window the rate is looked at."""
+_UNWATCHED_SECONDS = 0.1
+"""Most bodies have come by then, and cost no task."""
 
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)", re.ASCII)
 _STRONG_ETAG = re.compile(r'"[\x21\x23-\x7e]{1,256}"', re.ASCII)
@@ -65,6 +67,9 @@ async def discard(response: aiohttp.ClientResponse) -> bytes:
     Returns what came, at most MAX_ERROR_BYTES; a body that is long, slow or broken is given up
     and its connection closed. Never raises for the upstream's faults.
     """
+    if response.content.at_eof():
+        response.close()
+        return b""
     parts: list[bytes] = []
     size = 0
     try:
@@ -94,6 +99,7 @@ class BlobBody:
         "_inflow",
         "_response",
         "_timeouts",
+        "_timer",
         "_waiting",
         "_watcher",
         "etag",
@@ -116,6 +122,7 @@ class BlobBody:
         self._clock = clock
         self._timeouts = timeouts
         self._waiting = False
+        self._timer: asyncio.TimerHandle | None = None
         self._watcher: asyncio.Task[None] | None = None
         self._gulps = Gulps(response)
         self._inflow: Inflow | None = None
@@ -129,15 +136,14 @@ class BlobBody:
 
         Raises Upstream (UPSTREAM_UNREACHABLE) when the transfer breaks off or stalls.
         """
-        self._watcher = asyncio.create_task(self._watch())
+        self._begin()
         try:
             while chunk := await self._more():
                 yield chunk
         except (aiohttp.ClientError, OSError) as error:
             raise self._broken(error) from error
         finally:
-            self._watcher.cancel()
-            self._gulps.end()
+            self._end()
 
     async def pour(self, basin: Basin) -> None:
         """All the bytes, in order, into `basin`. Once, instead of `chunks`.
@@ -145,14 +151,13 @@ class BlobBody:
         Raises Upstream (UPSTREAM_UNREACHABLE) when the transfer breaks off or stalls, and what `basin`
         raises.
         """
-        self._watcher = asyncio.create_task(self._watch())
+        self._begin()
         try:
             await self._pour(basin)
         except (aiohttp.ClientError, OSError) as error:
             raise self._broken(error) from error
         finally:
-            self._watcher.cancel()
-            self._gulps.end()
+            self._end()
 
     async def _pour(self, basin: Basin) -> None:
         content, length = self._response.content, self._response.content_length
@@ -192,10 +197,21 @@ class BlobBody:
 
     def close(self) -> None:
         """Drop the transfer, or give its connection back when it was read to the end."""
+        self._end()
+        self._response.close()
+
+    def _begin(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(_UNWATCHED_SECONDS, self._begin_watch)
+
+    def _begin_watch(self) -> None:
+        self._watcher = asyncio.create_task(self._watch())
+
+    def _end(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
         if self._watcher is not None:
             self._watcher.cancel()
         self._gulps.end()
-        self._response.close()
 
     async def _watch(self) -> None:
         """Break the stream when a whole window of waiting brings too little.

@@ -7,8 +7,9 @@ blobs: their reader knows digest and size, and checks both. A blob that breaks a
 byte is resumed by its reader, not here.
 """
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from functools import partial
 
 from aiohttp import TraceConfig
 from aiohttp.abc import AbstractResolver
@@ -156,8 +157,7 @@ class RegistryClient:
             )
         return int(size)
 
-    @asynccontextmanager
-    async def blob(
+    def blob(
         self,
         connection: Connection,
         repository: Repository,
@@ -165,7 +165,7 @@ class RegistryClient:
         *,
         offset: int = 0,
         etag: str | None = None,
-    ) -> AsyncIterator[BlobBody]:
+    ) -> AbstractAsyncContextManager[BlobBody]:
         """Open a blob for reading, from `offset` on where the upstream can do that.
 
         Arguments:
@@ -175,6 +175,16 @@ class RegistryClient:
 
         Raises Upstream before the first byte; `BlobBody.chunks` raises it after.
         """
+        return _Opening(partial(self._open_blob, connection, repository, digest, offset, etag))
+
+    async def _open_blob(
+        self,
+        connection: Connection,
+        repository: Repository,
+        digest: Digest,
+        offset: int,
+        etag: str | None,
+    ) -> BlobBody:
         path = f"/v2/{repository}/blobs/{digest}"
         headers: dict[str, str] = {}
         if offset > 0:
@@ -187,17 +197,13 @@ class RegistryClient:
             reply = await self.open(connection, "GET", path, Scope(repository))
         if reply.response.status not in (200, 206):
             raise await self.refused(connection, reply, f"the blob {digest} of {repository}")
-        body = open_body(
+        return open_body(
             reply.response,
             asked=offset,
             host=str(connection.host),
             clock=self._clock,
             timeouts=self._timeouts,
         )
-        try:
-            yield body
-        finally:
-            body.close()
 
     def tags(
         self,
@@ -272,3 +278,19 @@ class RegistryClient:
             ) from None
         finally:
             response.close()
+
+
+class _Opening:
+    """What `async with` needs, without a generator's cost: every blob has one."""
+
+    __slots__ = ("_body", "_open")
+
+    def __init__(self, open_body: Callable[[], Awaitable[BlobBody]]) -> None:
+        self._open = open_body
+
+    async def __aenter__(self) -> BlobBody:
+        self._body = await self._open()
+        return self._body
+
+    async def __aexit__(self, *_: object) -> None:
+        self._body.close()

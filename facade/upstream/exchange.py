@@ -9,6 +9,7 @@ registry's own origin only; nothing goes out that `gate` does not let pass. Deci
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import aiohttp
 from yarl import URL
@@ -17,7 +18,7 @@ from facade.clock import Clock
 from facade.errors import Upstream
 from facade.reasons import Reason
 from facade.secret import Secret
-from facade.upstream.auth_flow import Answer, Ask, Send, authorize
+from facade.upstream.auth_flow import Answer, Ask, authorize
 from facade.upstream.body import discard
 from facade.upstream.challenge import Challenge, parse_challenges
 from facade.upstream.connection import Authorization, Authorizer, Connection, Scope
@@ -30,12 +31,13 @@ from facade.upstream.transport import Outgoing, Transport
 
 Known = Callable[[Connection, Scope], Authorization | None]
 """What was asked for a moment ago and may be sent again (`remembered`)."""
-_FIRST = Ask()
+_ERRORS = 400
+"""An answer below says nothing to `auth_flow`."""
 _DOWN = (Reason.UPSTREAM_UNREACHABLE, Reason.UPSTREAM_RATE_LIMITED, Reason.DEADLINE)
 """A token service that answers so is not there for anybody; one that refuses has answered."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Request:
     """A GET or HEAD on the registry's own origin."""
 
@@ -43,7 +45,7 @@ class Request:
     url: URL
     headers: Mapping[str, str] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def kind(self) -> str:
         """What registries count apart: "manifests", "blobs", or "other"."""
         parts = self.url.raw_path.rsplit("/", 2)
@@ -90,20 +92,38 @@ class Exchanger:
         authorizer raises.
         """
         attempts = Attempts(self._retry, self._timeouts, self._clock.monotonic())
-        flow = authorize(connection)
+        known = self._known(connection, scope)
         reply: Reply | None = None
+        if known is not None:  # nobody is asked, so no gate and no deadline stand before it
+            reply = await self._attempt(connection, request, known, attempts)
+            if reply.response.status < _ERRORS:
+                return reply
+        return await self._authorized(connection, request, scope, attempts, known, reply)
+
+    async def _authorized(
+        self,
+        connection: Connection,
+        request: Request,
+        scope: Scope,
+        attempts: Attempts,
+        known: Authorization | None,
+        reply: Reply | None,
+    ) -> Reply:
+        """What `authorize` makes of it. With what is `known` it was sent already, and got `reply`."""
+        flow = authorize(connection)
         given: Authorization | Answer
         try:
             step = next(flow)
+            if known is not None and reply is not None:
+                flow.send(known)
+                step = flow.send(_answer(connection, reply.response))
             while True:
-                if step == _FIRST and (known := self._known(connection, scope)) is not None:
-                    given = known  # nobody is asked, so no gate and no deadline stand before it
-                elif isinstance(step, Ask):
+                if isinstance(step, Ask):
                     given = await self._ask(connection, request, scope, step, attempts)
                 else:
                     if reply is not None:
                         await discard(reply.response)
-                    reply = await self._attempt(connection, request, step, attempts)
+                    reply = await self._attempt(connection, request, step.authorization, attempts)
                     given = _answer(connection, reply.response)
                 step = flow.send(given)
         except StopIteration:
@@ -150,7 +170,11 @@ class Exchanger:
         return await self._gate.enter(connection, request.kind, within)
 
     async def _attempt(
-        self, connection: Connection, request: Request, step: Send, attempts: Attempts
+        self,
+        connection: Connection,
+        request: Request,
+        authorization: Authorization,
+        attempts: Attempts,
     ) -> Reply:
         """Send until the answer is worth keeping, or the budget is spent."""
         while True:
@@ -159,7 +183,7 @@ class Exchanger:
             failure: Broken | None = None
             passage = await self._enter(connection, request, attempts)
             try:
-                response = await self._follow(connection, request, step.authorization, attempts)
+                response = await self._follow(connection, request, authorization, attempts)
             except Broken as error:
                 passage.failed(error)
                 if not error.transient:
@@ -174,7 +198,7 @@ class Exchanger:
                 )
                 passage.answered(response.status, retry_after)
                 if not is_transient(response.status):
-                    return Reply(response, step.authorization.header)
+                    return Reply(response, authorization.header)
                 why = "rate-limited" if response.status == 429 else "status"
             if failure is None or failure.reached:
                 attempts.reached()
@@ -183,7 +207,7 @@ class Exchanger:
                 if failure is not None:
                     raise failure
                 assert response is not None
-                return Reply(response, step.authorization.header)
+                return Reply(response, authorization.header)
             if response is not None:
                 await discard(response)
             self._observer.retried(str(connection.host), why)
@@ -249,8 +273,8 @@ def challenges_of(response: aiohttp.ClientResponse) -> tuple[Challenge, ...]:
 
 
 def _answer(connection: Connection, response: aiohttp.ClientResponse) -> Answer:
-    if response.status < 400:
-        return Answer(response.status)  # nothing else of it matters to a flow
+    if response.status < _ERRORS:
+        return Answer(response.status)
     return Answer(
         response.status,
         challenges_of(response),

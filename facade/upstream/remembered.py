@@ -20,6 +20,9 @@ MARGIN_SECONDS = 30.0
 MAX_HELD = 1024
 
 
+_Key = tuple[str, int, Scope]
+
+
 @dataclass(frozen=True, slots=True)
 class _Held:
     """One answer; `until` is monotonic seconds."""
@@ -34,7 +37,7 @@ class RememberingAuthorizer:
     def __init__(self, inner: Authorizer, clock: Clock) -> None:
         self._inner = inner
         self._clock = clock
-        self._held: OrderedDict[tuple[Connection, Scope], _Held] = OrderedDict()
+        self._held: OrderedDict[_Key, _Held] = OrderedDict()
 
     async def authorization(
         self,
@@ -44,7 +47,7 @@ class RememberingAuthorizer:
         challenge: tuple[Challenge, ...] = (),
         refused: str | None = None,
     ) -> Authorization:
-        key = connection, scope
+        key = _key(connection, scope)
         if challenge or refused is not None:
             self._held.pop(key, None)
         elif (known := self.known(connection, scope)) is not None:
@@ -61,16 +64,22 @@ class RememberingAuthorizer:
 
     def known(self, connection: Connection, scope: Scope) -> Authorization | None:
         """What `authorization` would give without asking anybody."""
-        held = self._held.get((connection, scope))
+        key = _key(connection, scope)
+        held = self._held.get(key)
         if held is None or self._is_good(held):
             return None if held is None else held.authorization
-        del self._held[connection, scope]
+        del self._held[key]
         return None
 
     def _is_good(self, held: _Held) -> bool:
         ends = held.authorization.expires_at
         lasts = ends is None or self._clock.time() < ends - MARGIN_SECONDS
         return lasts and self._clock.monotonic() < held.until
+
+
+def _key(connection: Connection, scope: Scope) -> _Key:
+    """An id is never used again, and whatever changes of a connection counts its revision up."""
+    return connection.id, connection.revision, scope
 
 
 def _is_short_lived(given: Authorization) -> bool:

@@ -8,6 +8,7 @@ Does not verify content: the transfer does.
 
 from collections.abc import AsyncIterator, Callable, Hashable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from types import TracebackType
 
 from facade.errors import Denied, FacadeError, Unavailable, Upstream
 from facade.oci.digest import Digest
@@ -84,18 +85,31 @@ class Sources:
 
         Raises Denied (HOST_NOT_CONNECTED) when it is not the host's connection any more.
         """
+        await self.begin(connection, asker, work)
+        try:
+            yield
+        except BaseException as error:
+            self.end(connection, error)
+            raise
+        self.end(connection, None)
+
+    async def begin(self, connection: Connection, asker: Asker, work: Hashable) -> None:
+        """What `using` does first; then `end` must follow. Raises what it raises."""
         try:
             await self._slots.acquire(connection.id, asker, work)
         except Unavailable as error:
             raise self._trouble(connection) or error from error
         try:
             self.check(connection)
-            try:
-                yield
-            except FacadeError as error:
+        except BaseException:
+            self._slots.release(connection.id)
+            raise
+
+    def end(self, connection: Connection, error: BaseException | None) -> None:
+        """What `using` does last. An error that is none of ours says nothing of the registry."""
+        try:
+            if error is None or isinstance(error, FacadeError):
                 self._reports.connection_used(connection, error)
-                raise
-            self._reports.connection_used(connection, None)
         finally:
             self._slots.release(connection.id)
 
@@ -129,28 +143,62 @@ class _Blob:
         self._digest = digest
         self._asker = asker
 
-    def _using(self) -> AbstractAsyncContextManager[None]:
-        work = (self._repository, self._digest)
-        return self._sources.using(self._connection, self._asker, work)
-
     def open(self, offset: int, etag: str | None) -> AbstractAsyncContextManager[BlobBody]:
-        return self._open(offset, etag)
+        body = self._sources.upstream.blob(
+            self._connection, self._repository, self._digest, offset=offset, etag=etag
+        )
+        return _Opening(self, body)
 
-    @asynccontextmanager
-    async def _open(self, offset: int, etag: str | None) -> AsyncIterator[BlobBody]:
-        async with (
-            self._using(),
-            self._sources.upstream.blob(
-                self._connection, self._repository, self._digest, offset=offset, etag=etag
-            ) as body,
-        ):
-            yield _Watched(body, lambda: self._sources.check(self._connection))
+    async def begin(self) -> None:
+        """Take a slot of the connection. Raises what `Sources.using` raises."""
+        work = self._repository, self._digest
+        await self._sources.begin(self._connection, self._asker, work)
+
+    def end(self, error: BaseException | None) -> None:
+        """Give it back, and report."""
+        self._sources.end(self._connection, error)
+
+    def check(self) -> None:
+        """Raise Denied when the connection was removed or replaced."""
+        self._sources.check(self._connection)
 
     async def confirm(self) -> int | None:
-        async with self._using():
+        work = self._repository, self._digest
+        async with self._sources.using(self._connection, self._asker, work):
             return await self._sources.upstream.blob_size(
                 self._connection, self._repository, self._digest
             )
+
+
+class _Opening:
+    """A body within the use of its connection. What `async with` needs, without the cost of generators:
+    every fill has one.
+    """
+
+    __slots__ = ("_blob", "_body")
+
+    def __init__(self, blob: _Blob, body: AbstractAsyncContextManager[BlobBody]) -> None:
+        self._blob = blob
+        self._body = body
+
+    async def __aenter__(self) -> BlobBody:
+        await self._blob.begin()
+        try:
+            return _Watched(await self._body.__aenter__(), self._blob.check)
+        except BaseException as error:
+            self._blob.end(error)
+            raise
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            await self._body.__aexit__(kind, error, traceback)
+        finally:
+            self._blob.end(error)
 
 
 class _Manifest:
