@@ -11,7 +11,6 @@ import itertools
 import json
 import os
 import secrets
-import shutil
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
@@ -29,6 +28,7 @@ from facade.oci.reference import Repository
 from facade.secret import Secret
 from facade.target import SignedTarget
 from facade.up.state import StateFolder
+from tests.bench.aside import Aside
 from tests.bench.peers import Material, floor, nginx, registry_over_tls
 from tests.support.daemons import Containerd, containerd
 from tests.support.docker_registry import DockerRegistry, docker_registry
@@ -193,6 +193,7 @@ async def stand(
         with_plain: start one more facade, PLAIN, to which nothing is added.
     """
     image, manifest, blobs, small = _image(mebibytes)
+    aside = Aside(folder / "aside")
     async with contextlib.AsyncExitStack() as stack:
         with on_processor(1 if upstream_beside == "clients" else 0):
             upstream = await stack.enter_async_context(docker_registry(folder / "upstream"))
@@ -236,8 +237,8 @@ async def stand(
         direct = f"/v2/{REPOSITORY}"
         through = f"/v2/{upstream.host.path_segment}/{REPOSITORY}"
         participants = [
-            _ours("facade", facade, through, devices),
-            *(_ours(PLAIN, each, through, theirs) for each, theirs in more),
+            _ours("facade", facade, through, devices, aside),
+            *(_ours(PLAIN, each, through, theirs, aside) for each, theirs in more),
             Participant("nginx", web.pid, web.static, direct, devices, _cannot_forget),
             Participant(
                 "nginx-proxy",
@@ -245,7 +246,7 @@ async def stand(
                 web.proxy,
                 direct,
                 devices,
-                lambda _: _remove(path for path in web.cache.rglob("*") if path.is_file()),
+                lambda _: aside.take(path for path in web.cache.rglob("*") if path.is_file()),
             ),
             Participant("registry", plain.pid, plain.origin, direct, devices, _cannot_forget),
             Participant(
@@ -254,7 +255,7 @@ async def stand(
                 mirror.origin,
                 direct,
                 devices,
-                lambda digest: shutil.rmtree(mirror.storage, ignore_errors=True),
+                lambda digest: aside.take(_proxied(mirror.storage, digest)),
             ),
             Participant(
                 "floor",
@@ -262,7 +263,7 @@ async def stand(
                 bare.origin,
                 direct,
                 devices,
-                lambda digest: _remove(bare.kept.glob(f"{digest.hex}*")),
+                lambda digest: aside.take(bare.kept.glob(f"{digest.hex}*")),
             ),
         ]
         with on_processor(1):
@@ -274,7 +275,7 @@ async def stand(
                 facade,
                 {each.name: each for each in participants},
                 {
-                    "facade": _ours("facade, two workers", other, through, others),
+                    "facade": _ours("facade, two workers", other, through, others, aside),
                     "nginx": Participant(
                         "nginx, two workers",
                         web_two.pid,
@@ -293,7 +294,9 @@ async def stand(
             )
 
 
-def _ours(name: str, facade: FacadeProcess, root: str, devices: Sequence[Path]) -> Participant:
+def _ours(
+    name: str, facade: FacadeProcess, root: str, devices: Sequence[Path], aside: Aside
+) -> Participant:
     cache = facade.state / "cache" / "blobs"
     return Participant(
         name,
@@ -301,7 +304,7 @@ def _ours(name: str, facade: FacadeProcess, root: str, devices: Sequence[Path]) 
         f"https://{facade.device}",
         root,
         devices,
-        lambda digest: _remove(cache.rglob(f"{digest.hex}*")),
+        lambda digest: aside.take(cache.rglob(f"{digest.hex}*")),
         RECORDED_SECONDS,
     )
 
@@ -393,9 +396,13 @@ def _lay_out(root: Path, image: Image) -> Path:
     return root
 
 
-def _remove(paths: Iterable[Path]) -> None:
-    for path in list(paths):
-        path.unlink(missing_ok=True)
+def _proxied(storage: Path, digest: Digest) -> list[Path]:
+    """Where docker-registry keeps a blob, and that the repository has it: folders."""
+    root = storage / "docker" / "registry" / "v2"
+    return [
+        root / "repositories" / REPOSITORY / "_layers" / "sha256" / digest.hex,
+        root / "blobs" / "sha256" / digest.hex[:2] / digest.hex,
+    ]
 
 
 def _cannot_forget(digest: Digest) -> None:
