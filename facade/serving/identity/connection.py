@@ -15,7 +15,7 @@ import struct
 from functools import partial
 
 from facade.serving.identity.limits import Verdict, Watchdog
-from facade.serving.identity.listener import MAX_DISCARDED_BYTES, Farewell, Listener
+from facade.serving.identity.listener import MAX_DISCARDED_BYTES, Farewell, Listener, half_close
 from facade.serving.identity.stream import TlsTransport
 
 _RECORD_BYTES = 16 * 1024
@@ -254,8 +254,7 @@ class TlsConnection(asyncio.BufferedProtocol):
             self.tls.unwrap()
         self._flush()
         if (self._read_paused or self._held) and not self._raw.is_closing():
-            self._raw.write_eof()
-            self._raw.resume_reading()
+            half_close(self._raw)
             self._linger()
         else:
             self._raw.close()

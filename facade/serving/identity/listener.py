@@ -6,6 +6,7 @@ connection, and a reset may overtake the alert (RFC 1122, 4.2.2.13).
 """
 
 import asyncio
+import contextlib
 import ipaddress
 import ssl
 from collections import Counter
@@ -82,6 +83,14 @@ def peer_name(name: tuple[str, int] | None) -> str:
     return f"[{name[0]}]:{name[1]}" if ":" in name[0] else f"{name[0]}:{name[1]}"
 
 
+def half_close(raw: asyncio.Transport) -> None:
+    """Say that nothing more comes, and take up reading, which tells when the client has gone."""
+    with contextlib.suppress(OSError):  # it has gone, unread: what was said last was answered with a reset
+        if raw.can_write_eof():
+            raw.write_eof()
+    raw.resume_reading()
+
+
 class Farewell(asyncio.BufferedProtocol):
     """Says the last words, half-closes, and discards what still comes, for a moment."""
 
@@ -103,9 +112,7 @@ class Farewell(asyncio.BufferedProtocol):
             return
         if last_words:
             raw.write(last_words)
-        if raw.can_write_eof():
-            raw.write_eof()
-        raw.resume_reading()
+        half_close(raw)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return self._listener.received

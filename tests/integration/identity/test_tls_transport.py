@@ -455,6 +455,33 @@ async def test_a_client_that_goes_on_sending_is_not_listened_to_for_long(
             assert time.monotonic() - begun < 2
 
 
+@pytest.mark.parametrize("forged", [False, True], ids=["closed", "broken off"])
+async def test_a_client_that_left_while_it_was_not_read_from_is_done_with(
+    context: ssl.SSLContext, forged: bool
+) -> None:
+    """Its going was not seen; its kernel answers the last word with a reset, before the half-close."""
+
+    def want_no_more(protocol: ScriptedProtocol, _: bytes) -> None:
+        protocol.wire.pause_reading()
+
+    apps = Apps(want_no_more)
+    async with tls_listener(context, apps, TlsLimits(linger_seconds=0.2)) as listener:
+        with await asyncio.to_thread(connect, listener) as peer:
+            app = await apps.first()
+            peer.tls.write(b"hello")
+            peer.send_raw(peer.outgoing.read() + b"\x17\x03\x03\x00\x20" + bytes(32))
+            async with asyncio.timeout(5):
+                while not app.received:  # noqa: ASYNC110 - real sockets
+                    await asyncio.sleep(0.005)
+        if forged:
+            app.wire.resume_reading()
+        else:
+            app.wire.close()
+        async with asyncio.timeout(5):
+            assert isinstance(await app.lost, ssl.SSLError) is forged
+        await listener.settled()
+
+
 async def test_abort_does_not(context: ssl.SSLContext) -> None:
     apps = Apps(lambda protocol, _: protocol.wire.abort())
 
