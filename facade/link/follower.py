@@ -48,7 +48,7 @@ class Follower:
         self.up = asyncio.Event()
         """Set while frames come."""
         self._position: Position | None = None
-        self._beat = b""
+        self._beat: bytes | None = None
         """The frame that says that what is held is current: it comes every second, and need not be read."""
         self._taken = asyncio.Event()
         self._silence_told = False
@@ -88,7 +88,7 @@ class Follower:
         timeout = aiohttp.ClientTimeout(
             total=None, sock_connect=SILENCE_SECONDS, sock_read=SILENCE_SECONDS
         )
-        self._position, self._beat = None, b""
+        self._position, self._beat = None, None
         try:
             async with self._caller.session.get(
                 "/feed", timeout=timeout, allow_redirects=False

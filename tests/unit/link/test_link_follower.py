@@ -5,10 +5,13 @@ import contextlib
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from facade.clock import SystemClock
 from facade.link.calls import Caller
 from facade.link.feed_codec import Frame, Position, frame_out
 from facade.link.follower import Follower
+from facade.link.strict import Malformed
 from facade.reasons import Reason
 from facade.wings import ControlSnapshot, Revocations
 from tests.support.clock import settle
@@ -46,6 +49,13 @@ async def test_the_generation_changes_exactly_with_the_content(tmp_path: Path) -
     assert second.generation != first.generation
     follower._hold(Frame(Position("c", 5), replace(revoked, generation=5)))
     assert follower.snapshot is second
+
+
+async def test_an_empty_frame_does_not_say_that_what_is_held_is_current(tmp_path: Path) -> None:
+    follower = _follower(tmp_path)
+    with pytest.raises(Malformed):
+        await follower._take(b"")
+    assert not follower.up.is_set()
 
 
 async def test_frames_in_pieces_are_read_and_a_beat_for_another_snapshot_ends_the_feed(
