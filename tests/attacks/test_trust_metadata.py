@@ -285,6 +285,35 @@ def test_delegation_stepping_outside_its_fleets_paths(
     assert any("dev/*/*" in problem for problem in view.problems)
 
 
+@pytest.mark.parametrize("terminating", [True, False])
+@pytest.mark.parametrize(
+    "paths", [["dev/*/*"], ["*/*/*"], ["x/*/*", "d?v/app/v1"], None], ids=str
+)
+def test_delegation_that_comes_before_a_fleets_and_has_the_say_there(
+    tmp_path: Path, paths: list[str] | None, terminating: bool
+) -> None:
+    """A stock client asks it first: it would not take what we serve for signed, or something else."""
+    repo = TufRepo(["other", "aside", "dev"])
+    assert repo.targets.delegations is not None
+    assert repo.targets.delegations.roles is not None
+    first = repo.targets.delegations.roles["other"]
+    first.paths, first.terminating = paths, terminating
+    if paths is None:
+        first.path_hash_prefixes = [f"{digit:x}" for digit in range(16)]
+    aside = repo.targets.delegations.roles["aside"]
+    aside.paths = ["dev/*", "*", "dev/*/*/*", "aside/*/*", "prod/*/*"]
+    repo.bump("targets")
+    repo.publish(signed_target("dev/app/v1"))
+    view = Client(repo, tmp_path).refresh()
+    assert not view.known_fleets
+    assert not view.fleets
+    assert "'dev' is ignored: 'other' comes before it" in " ".join(view.problems)
+    del repo.targets.delegations.roles["other"]
+    repo.bump("targets")
+    repo.publish()
+    assert set(Client(repo, tmp_path).refresh().fleets) == {"dev"}
+
+
 def test_delegation_that_does_not_terminate(repo: TufRepo, client: Client) -> None:
     assert repo.targets.delegations is not None
     assert repo.targets.delegations.roles is not None

@@ -8,9 +8,10 @@ that versions never go back is the work of `tuf.ngclient.Updater`, which ran bef
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from typing import TypeVar
 
 from tuf.api.exceptions import ExpiredMetadataError, RepositoryError
@@ -32,6 +33,8 @@ from facade.serving.trust.view import RETRY_SECONDS, FleetView, expired
 from facade.target import SignedTarget, parse_artifact_path
 
 T = TypeVar("T", Root, Timestamp, Snapshot, Targets)
+_SEGMENTS = 3
+"""Of a target's path; a pattern with more or fewer matches none (TUF 1.0, 4.5)."""
 Read = Callable[[str], bytes]
 """Gives a persisted file's bytes; raises FileNotFoundError or another OSError."""
 
@@ -222,26 +225,45 @@ def _same_version(role: str, signed: Signed, entry: MetaFile) -> None:
 
 
 def _delegations(targets: Targets) -> tuple[Mapping[str, DelegatedRole], tuple[str, ...]]:
-    """One terminating role per fleet, for `<fleet>/*/*` and nothing else."""
+    """One terminating role per fleet, for `<fleet>/*/*` and nothing else, that nobody comes before.
+
+    A TUF client asks the roles in their order (TUF 1.0, 5.6.7): one that may sign the fleet's paths too and
+    comes first has the say there, so that ours would be another than the devices'.
+    """
     delegations = targets.delegations
     if delegations is None:
         return {}, ()
     if delegations.roles is None:
         raise RepositoryError("targets delegates to hash bins; fleets are delegated by name")
-    fleets, problems = {}, []
+    fleets, ignored, problems = {}, [], []
     for name, role in delegations.roles.items():
-        try:
-            parse_fleet(name)
-        except Invalid:
-            problems.append(f"Delegation {name!r} is ignored: that is no fleet name.")
-            continue
-        if not role.terminating or role.paths != [f"{name}/*/*"]:
-            problems.append(
-                f"Delegation {name} is ignored: it must be terminating and for {name}/*/* only."
-            )
-            continue
-        fleets[name] = role
+        problem = _problem(name, role, ignored)
+        if problem is None:
+            fleets[name] = role
+        else:
+            ignored.append(role)
+            problems.append(f"Delegation {name!r} is ignored: {problem}.")
     return fleets, tuple(problems)
+
+
+def _problem(name: str, role: DelegatedRole, before: Sequence[DelegatedRole]) -> str | None:
+    """Why the role is not a fleet's; `before` are those that come first and are none either."""
+    try:
+        parse_fleet(name)
+    except Invalid:
+        return "that is no fleet name"
+    if not role.terminating or role.paths != [f"{name}/*/*"]:
+        return f"it must be terminating and for {name}/*/* only"
+    first = next((other.name for other in before if _reaches(other, name)), None)
+    return None if first is None else f"{first!r} comes before it and may sign its paths"
+
+
+def _reaches(role: DelegatedRole, fleet: str) -> bool:
+    """Whether the role may sign a path of the fleet's; by the paths' hashes it may sign any."""
+    if role.paths is None:
+        return True
+    patterns = (pattern.split("/") for pattern in role.paths)
+    return any(len(parts) == _SEGMENTS and fnmatch(fleet, parts[0]) for parts in patterns)
 
 
 def _targets(fleet: str, role: Targets) -> tuple[list[SignedTarget], tuple[str, ...]]:
