@@ -286,9 +286,7 @@ def test_delegation_stepping_outside_its_fleets_paths(
 
 
 @pytest.mark.parametrize("terminating", [True, False])
-@pytest.mark.parametrize(
-    "paths", [["dev/*/*"], ["*/*/*"], ["x/*/*", "d?v/app/v1"], None], ids=str
-)
+@pytest.mark.parametrize("paths", [["dev/*/*"], ["*/*/*"], ["x/*/*", "d?v/app/v1"], None], ids=str)
 def test_delegation_that_comes_before_a_fleets_and_has_the_say_there(
     tmp_path: Path, paths: list[str] | None, terminating: bool
 ) -> None:

@@ -85,7 +85,9 @@ def peer_name(name: tuple[str, int] | None) -> str:
 
 def half_close(raw: asyncio.Transport) -> None:
     """Say that nothing more comes, and take up reading, which tells when the client has gone."""
-    with contextlib.suppress(OSError):  # it has gone, unread: what was said last was answered with a reset
+    with contextlib.suppress(
+        OSError
+    ):  # it has gone, unread: what was said last was answered with a reset
         if raw.can_write_eof():
             raw.write_eof()
     raw.resume_reading()

@@ -235,7 +235,9 @@ def _delegations(targets: Targets) -> tuple[Mapping[str, DelegatedRole], tuple[s
         return {}, ()
     if delegations.roles is None:
         raise RepositoryError("targets delegates to hash bins; fleets are delegated by name")
-    fleets, ignored, problems = {}, [], []
+    fleets: dict[str, DelegatedRole] = {}
+    ignored: list[DelegatedRole] = []
+    problems: list[str] = []
     for name, role in delegations.roles.items():
         problem = _problem(name, role, ignored)
         if problem is None:
