@@ -49,7 +49,7 @@ _ADVICE = (
     ),
     (
         "the cache's index",
-        "restart facade up: it makes a damaged index anew; one that is locked heals by itself",
+        "a damaged one is made anew within half a minute, a locked one heals; else look at the disk",
     ),
     ("redis", "bring Redis back, or check redis.url; it is used again by itself"),
     ("worker", "look for worker_ended in the log; one that hangs is replaced by itself"),

@@ -52,6 +52,10 @@ class UseOrder(Protocol):
         """Objects are gone."""
         ...
 
+    async def renew(self) -> bool:
+        """Be of use again; whether it was not, and knows little now."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Bounds:

@@ -1,8 +1,9 @@
 """Looking after the store as a whole: size, use times, rot, and partials that nobody wants.
 
 Guarantees: `run` goes on through failures, which it logs; eviction starts soon after the store grew
-beyond its bounds, whichever process filled it. Of the processes that share a store one keeps it; each
-writes its own use times, and each answers what an operator asks (`status`, `verify`, `prune`).
+beyond its bounds, whichever process filled it; an index that is damaged or gone is made anew, and told
+of everything. Of the processes that share a store one keeps it; each writes its own use times, takes
+up a new index, and answers what an operator asks (`status`, `verify`, `prune`).
 """
 
 import asyncio
@@ -23,6 +24,8 @@ from facade.wings import CacheStatus
 log = structlog.get_logger(__name__)
 
 FLUSH_SECONDS = 10.0
+ALL_RENEWED_SECONDS = 2 * FLUSH_SECONDS
+"""When every process has taken up a new index: what one still writes into the old is lost."""
 DUTY_SECONDS = 5.0
 """How often a process looks whether it is its turn to keep the store."""
 LOOK_SECONDS = 1.0
@@ -84,6 +87,9 @@ class StoreKeeper:
         self._seen: object = None
         """The traces of what was found to fit."""
         self._grown = asyncio.Event()
+        self._keeping = False
+        self._lost_at: float | None = None
+        """When an index was taken up that was not told of everything yet."""
 
     def grown(self) -> None:
         """An object came into the store: see whether there is room."""
@@ -92,9 +98,10 @@ class StoreKeeper:
     async def run(self) -> None:
         """Work until cancelled."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._again(self._beat(FLUSH_SECONDS), self._order.flush))
+            group.create_task(self._again(self._beat(FLUSH_SECONDS), self._keep_index))
             await self._wait_for_duty()
             await self._know_all()
+            self._keeping = True
             group.create_task(self._keep_size())
             group.create_task(self._again(self._beat(LOOK_SECONDS), self._look))
             group.create_task(
@@ -132,14 +139,26 @@ class StoreKeeper:
     async def _know_all(self) -> None:
         """After the index was lost: what it does not know of is neither counted nor evicted."""
         try:
-            if (await self._order.totals())[0]:
-                return
-            count = await self._scrubber.take_in()
+            if not (await self._order.totals())[0]:
+                await self._rebuild()
         except (Unavailable, OSError) as error:
             log.warning("housekeeping_failed", error=str(error))
-            return
+
+    async def _rebuild(self) -> None:
+        count = await self._scrubber.take_in()
         if count:
             log.warning("index_rebuilt", objects=count)
+
+    async def _keep_index(self) -> None:
+        now = self._clock.monotonic()
+        if await self._order.renew():
+            self._lost_at = now
+        await self._order.flush()
+        lost = self._lost_at
+        if self._keeping and lost is not None and now - lost >= ALL_RENEWED_SECONDS:
+            await self._rebuild()
+            self._lost_at = None
+            self.grown()
 
     async def _look(self) -> None:
         if self._traces() != self._seen:

@@ -3,8 +3,8 @@
 Guarantees: what `add` recorded survives a power loss when it returns; what is added at the same time, or
 soon after a commit, is written together, so that a slow disk or another process's lock costs all of it one wait; use times
 are written in batches and may be lost. Nothing here is needed to trust content: losing the file costs
-requests to registries. Several processes may share the file (`indexfile`). A positive answer is
-remembered in memory, bounded, so that a warm hit asks no database.
+requests to registries. Several processes may share the file (`indexfile`), and take up a new one when it
+is damaged (`renew`). A positive answer is remembered in memory, bounded, so that a warm hit asks no database.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from facade.oci.digest import Digest
 from facade.oci.host import RegistryHost
 from facade.reasons import Reason
 from facade.serving.blobs.eviction import Place
-from facade.serving.blobs.indexfile import Lane, open_lanes
+from facade.serving.blobs.indexfile import IndexFile
 from facade.serving.blobs.port import BlobKey
 
 log = structlog.get_logger(__name__)
@@ -55,21 +55,21 @@ class PossessionIndex:
     """Implements `HotPossession`; also the least-recently-used order for `eviction`.
 
     Arguments:
-        reads, writes: on one database, owned.
+        file: owned.
         clock: for use times.
         commit_seconds: as COMMIT_SECONDS says.
     """
 
     def __init__(
         self,
-        reads: Lane,
-        writes: Lane,
+        file: IndexFile,
         clock: Clock,
         *,
         commit_seconds: float = COMMIT_SECONDS,
     ) -> None:
-        self._reads = reads
-        self._writes = writes
+        self._file = file
+        self._reads = file.reads
+        self._writes = file.writes
         self._clock = clock
         self._known: OrderedDict[BlobKey, None] = OrderedDict()
         self._keys: defaultdict[Digest, set[BlobKey]] = defaultdict(set)
@@ -87,7 +87,7 @@ class PossessionIndex:
 
         Raises Unavailable when it cannot be opened.
         """
-        return cls(*open_lanes(path), clock, commit_seconds=commit_seconds)
+        return cls(IndexFile(path), clock, commit_seconds=commit_seconds)
 
     async def has(self, key: BlobKey) -> bool:
         if self.remembers(key):
@@ -185,7 +185,7 @@ class PossessionIndex:
         try:
             return [Place(Digest.parse(text), int(size), float(used)) for text, size, used in rows]
         except (Invalid, TypeError, ValueError) as error:
-            raise _damaged() from error
+            raise self._damaged() from error
 
     async def totals(self) -> tuple[int, int]:
         """How many objects there are, and their bytes. Raises Unavailable."""
@@ -193,7 +193,13 @@ class PossessionIndex:
         try:
             return (0, 0) if row is None else (int(row[0]), int(row[1]))
         except (TypeError, ValueError) as error:
-            raise _damaged() from error
+            raise self._damaged() from error
+
+    async def renew(self) -> bool:
+        """See to it that the file is of use, and the one that all processes share; whether it had to
+        be taken up anew, and so knows little. Raises Unavailable.
+        """
+        return await self._file.renew()
 
     async def close(self) -> None:
         """Write what is left, and close."""
@@ -203,8 +209,7 @@ class PossessionIndex:
             await asyncio.wait([self._adding])
         with contextlib.suppress(Unavailable):
             await self.flush()
-        for lane in (self._writes, self._reads):
-            await asyncio.to_thread(lane.close)
+        await asyncio.to_thread(self._file.close)
 
     async def _write_added(self) -> None:
         """Commit until nothing is left; while one batch is written, the next gathers."""
@@ -266,10 +271,9 @@ class PossessionIndex:
 
         return await self._reads.run(read)
 
-
-def _damaged() -> Unavailable:
-    """SQLite gives what it finds, of whatever type: what was written into the file may be anything."""
-    return Unavailable(
-        "The cache's index is damaged: stop facade, remove index.db from the store, and start again.",
-        reason=Reason.INTERNAL,
-    )
+    def _damaged(self) -> Unavailable:
+        """SQLite gives what it finds, of whatever type: what was written into the file may be anything."""
+        self._reads.damaged = True
+        return Unavailable(
+            "The cache's index is damaged: it is made anew within seconds.", reason=Reason.INTERNAL
+        )

@@ -58,7 +58,7 @@ def test_readiness_that_is_well() -> None:
             "degraded",
             "The cache's index cannot be used: X",
             "warning",
-            "makes a damaged index anew",
+            "made anew within half a minute",
         ),
         ("degraded", "worker 1: it does not answer", "warning", "worker_ended"),
         ("degraded", "The CRL of CN=x is overdue.", "warning", "newest list"),

@@ -1,6 +1,9 @@
 """The index: durable possession, and the order of use."""
 
 import asyncio
+import contextlib
+import os
+import random
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import closing
@@ -13,7 +16,7 @@ from facade.errors import Unavailable
 from facade.oci.digest import Digest
 from facade.oci.host import RegistryHost
 from facade.oci.reference import Repository
-from facade.serving.blobs.indexfile import Lane, open_lanes
+from facade.serving.blobs.indexfile import IndexFile, Lane
 from facade.serving.blobs.possession import PossessionIndex
 from tests.support.blobs import HOST, key_of
 from tests.support.clock import FakeClock
@@ -67,10 +70,10 @@ async def test_it_is_on_disk_when_add_returns(tmp_path: Path, index: PossessionI
 async def test_what_comes_soon_after_a_commit_shares_the_next(
     tmp_path: Path, clock: FakeClock
 ) -> None:
-    reads, plain = open_lanes(tmp_path / "paced.db")
-    plain.close()
-    writes = CountedLane.open(tmp_path / "paced.db", "index-writes", 1.0)
-    paced = PossessionIndex(reads, writes, clock, commit_seconds=0.5)
+    file = IndexFile(tmp_path / "paced.db")
+    file.writes.close()
+    file.writes = writes = CountedLane.open(tmp_path / "paced.db", "index-writes", 1.0)
+    paced = PossessionIndex(file, clock, commit_seconds=0.5)
     await paced.add(KEY, 1)
     others = []
     for number in range(5):
@@ -176,8 +179,89 @@ async def test_rows_that_make_no_sense_are_said(tmp_path: Path, damage: str) -> 
         asked = index.totals() if "total" in damage else index.least_recently_used(10)
         with pytest.raises(Unavailable, match="index is damaged"):
             await asked
+        assert await index.renew()
+        assert await index.totals() == (0, 0)
     finally:
         await index.close()
+
+
+def overwritten(path: Path) -> None:
+    for each in (path, path.with_name(f"{path.name}-wal")):
+        with each.open("r+b") as file:
+            file.write(random.Random(1).randbytes(each.stat().st_size))
+
+
+def removed(path: Path) -> None:
+    for each in path.parent.glob(f"{path.name}*"):
+        each.unlink()
+
+
+def emptied(path: Path) -> None:
+    os.truncate(path, 0)
+
+
+@pytest.mark.parametrize("harm", [overwritten, removed, emptied])
+async def test_what_is_of_no_use_is_made_anew_while_it_runs_and_taken_up_by_all(
+    tmp_path: Path, harm: Callable[[Path], None]
+) -> None:
+    path = tmp_path / "shared.db"
+    ours, theirs = (PossessionIndex.at(path, FakeClock()) for _ in range(2))
+    await ours.add(KEY, 7)
+    assert not await ours.renew()
+    assert await theirs.totals() == (1, 7)
+    harm(path)
+    renewed = [False, False]
+    for _ in range(3):  # one that has its pages in memory finds out by the other's new file
+        for number, index in enumerate((ours, theirs)):
+            with contextlib.suppress(Unavailable):
+                await index.totals()
+                await index.add(key_of(bytes([9])), 1)
+            renewed[number] |= await index.renew()
+    assert renewed == [True, True]
+    assert not await ours.renew()
+    await ours.forget([key_of(bytes([9])).digest])
+    before, _ = await ours.totals()
+    assert not before
+    for number, index in enumerate((ours, theirs)):
+        await index.add(key_of(bytes([number])), 1)
+    assert await ours.totals() == await theirs.totals() == (2, 2)
+    assert await ours.has(KEY), "what this process saw proven stays so"
+    assert not await theirs.has(KEY)
+    await ours.close()
+    again = PossessionIndex.at(path, FakeClock())
+    assert await again.totals() == await theirs.totals() == (2, 2)
+    await again.close()
+    await theirs.close()
+    again = PossessionIndex.at(path, FakeClock())
+    assert await again.totals() == (2, 2)
+    await again.close()
+
+
+async def test_one_that_is_only_locked_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "locked.db"
+    index = PossessionIndex.at(path, FakeClock())
+    await index.add(KEY, 7)
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(Unavailable, match="locked"):
+            await index.forget([KEY.digest])
+        assert not await index.renew()
+    assert await index.totals() == (1, 7)
+    await index.close()
+
+
+async def test_one_that_cannot_be_made_anew_is_said_and_tried_again(tmp_path: Path) -> None:
+    folder = tmp_path / "store"
+    folder.mkdir()
+    index = PossessionIndex.at(folder / "index.db", FakeClock())
+    folder.rename(tmp_path / "elsewhere")
+    with pytest.raises(Unavailable, match="cannot be made anew"):
+        await index.renew()
+    folder.mkdir()
+    assert await index.renew()
+    await index.add(KEY, 7)
+    assert await index.totals() == (1, 7)
+    await index.close()
 
 
 def test_a_place_that_cannot_be_used_is_said(tmp_path: Path) -> None:

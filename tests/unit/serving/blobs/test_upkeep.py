@@ -1,6 +1,7 @@
 """Eviction, scrubbing, and the keeper that does both in time."""
 
 import asyncio
+import contextlib
 import os
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from facade.errors import Unavailable
 from facade.oci.digest import Digest
 from facade.serving.blobs.duty import Duty
 from facade.serving.blobs.eviction import Bounds, Evictor
@@ -383,6 +385,30 @@ async def test_after_the_index_was_lost_everything_counts_again_at_once(upkeep: 
     with pytest.raises(asyncio.CancelledError):
         await task
     assert upkeep.spoiled == []
+
+
+async def test_a_keeper_whose_index_is_damaged_makes_it_anew_and_counts_everything_again(
+    upkeep: Upkeep, tmp_path: Path
+) -> None:
+    await upkeep.add(9)
+    task = asyncio.create_task(upkeep.keeper.run())
+    await upkeep.clock.wait_for_sleepers(3)
+    for path in (tmp_path / "index.db", tmp_path / "index.db-wal"):
+        os.truncate(path, path.stat().st_size // 2)
+        path.write_bytes(b"x" * path.stat().st_size)
+    upkeep.keeper.grown()  # eviction is what meets it
+    held: object = None
+    async with asyncio.timeout(20):
+        while held != (5, 5 * SIZE):  # all is counted, and what was too much is evicted
+            await upkeep.clock.run_for(1)
+            await asyncio.sleep(0.001)
+            with contextlib.suppress(Unavailable):
+                held = await upkeep.index.totals()
+    assert len(upkeep.kept()) == 5
+    assert upkeep.spoiled == []
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
 
 
 async def test_the_keeper_writes_use_times_sweeps_and_scrubs(upkeep: Upkeep) -> None:
