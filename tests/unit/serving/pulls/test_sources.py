@@ -57,6 +57,8 @@ async def test_a_removed_connection_is_not_spoken_to() -> None:
         await bench.fetch()
     assert refusal.value.reason is Reason.HOST_NOT_CONNECTED
     assert bench.client.asked == []
+    assert bench.slots.keys == 0
+    assert bench.control.events == []
 
 
 class RemovingBasin(KeepingBasin):
@@ -113,6 +115,30 @@ async def test_a_transfer_that_breaks_gives_its_slot_back() -> None:
         await bench.fetch()
     assert bench.slots.keys == 0
     assert bench.control.events == [ConnectionUsed("c1", bench.clock.time(), "down")]
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (Upstream("broke off", reason=Reason.UPSTREAM_UNREACHABLE), ["broke off"]),
+        (OSError("the disk is full"), []),
+        (asyncio.CancelledError(), []),
+    ],
+)
+async def test_a_body_that_is_left_gives_its_slot_back(
+    error: BaseException, told: list[str]
+) -> None:
+    bench = Bench(limit=1)
+
+    async def leave() -> None:
+        async with bench.sources.blob(bench.connection, REPOSITORY, bench.digest).open(0, None):
+            raise error
+
+    with pytest.raises(type(error)):
+        await leave()
+    assert bench.slots.keys == 0
+    now = bench.clock.time()
+    assert bench.control.events == [ConnectionUsed("c1", now, why) for why in told]
 
 
 async def test_confirming_asks_for_the_size_only() -> None:
