@@ -1,13 +1,15 @@
-"""Events that a worker reports ↔ JSON. Pure.
+"""Events that a worker reports ↔ JSON: lists whose first item says what, for there are as many as requests. Pure.
 
 Guarantees: decoding what was encoded gives an equal value; anything else raises `Malformed`, and so does what
 could not be kept or shown: a worker that was taken over must spoil neither the records of others nor the lists
 that show them.
 """
 
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
-from facade.link.strict import Fields, Malformed, number
+from facade.link.strict import MAX_INTEGER, Malformed, as_number, number
 from facade.reasons import Reason
 from facade.wings import ConnectionUsed, Event, IntegrityFailed, Pulled
 
@@ -19,97 +21,125 @@ MAX_WORDS_CHARS = 16 * 1024
 """`reporter` sends no event of more than 32 KiB."""
 
 
-def event_out(event: Event) -> dict[str, Any]:
-    """One event; `event` says which."""
-    if isinstance(event, ConnectionUsed):
-        return {
-            "event": "connection-used",
-            "connection_id": event.connection_id,
-            "at": number(event.at),
-            "error": event.error,
-        }
+def event_out(event: Event) -> list[Any]:
+    """One event."""
     if isinstance(event, Pulled):
-        return {
-            "event": "pulled",
-            "at": number(event.at),
-            "device": event.device,
-            "host": event.host,
-            "repository": event.repository,
-            "digest": event.digest,
-            "role": event.role,
-            "outcome": event.outcome,
-            "reason": None if event.reason is None else event.reason.value,
-            "bytes_sent": event.bytes_sent,
-            "cache": event.cache,
-        }
-    return {
-        "event": "integrity-failed",
-        "at": number(event.at),
-        "host": event.host,
-        "repository": event.repository,
-        "digest": event.digest,
-        "detail": event.detail,
-    }
+        return [
+            "pulled",
+            number(event.at),
+            event.device,
+            event.host,
+            event.repository,
+            event.digest,
+            event.role,
+            event.outcome,
+            None if event.reason is None else event.reason.value,
+            event.bytes_sent,
+            event.cache,
+        ]
+    if isinstance(event, ConnectionUsed):
+        return ["connection-used", event.connection_id, number(event.at), event.error]
+    return [
+        "integrity-failed",
+        number(event.at),
+        event.host,
+        event.repository,
+        event.digest,
+        event.detail,
+    ]
 
 
 def event_in(value: object) -> Event:
     """Raises Malformed."""
-    fields = Fields(value, "event")
-    kind = fields.text("event")
-    event: Event
-    if kind == "connection-used":
-        event = ConnectionUsed(
-            _text(fields, "connection_id"),
-            _moment(fields),
-            fields.optional("error", lambda name: _text(fields, name, MAX_WORDS_CHARS)),
-        )
-    elif kind == "pulled":
-        event = Pulled(
-            at=_moment(fields),
-            device=_text(fields, "device"),
-            host=_text(fields, "host"),
-            repository=_text(fields, "repository"),
-            digest=_text(fields, "digest"),
-            role=_text(fields, "role"),
-            outcome=_text(fields, "outcome"),
-            reason=fields.optional("reason", lambda name: fields.parsed(name, Reason)),
-            bytes_sent=_count(fields, "bytes_sent"),
-            cache=_text(fields, "cache"),
-        )
-    elif kind == "integrity-failed":
-        event = IntegrityFailed(
-            at=_moment(fields),
-            host=_text(fields, "host"),
-            repository=_text(fields, "repository"),
-            digest=_text(fields, "digest"),
-            detail=_text(fields, "detail", MAX_WORDS_CHARS),
-        )
-    else:
+    if not isinstance(value, list) or not value or not isinstance(value[0], str):
+        raise Malformed("event: not one")
+    count, read = _READ.get(value[0], (0, None))
+    if read is None:
         raise Malformed("event: unknown")
-    fields.done()
-    return event
+    if len(value) != count + 1:
+        raise Malformed("event: not of its length")
+    return read(*value[1:])
 
 
-def _moment(fields: Fields) -> float:
-    at = fields.number("at")
+def _pulled(
+    at: object,
+    device: object,
+    host: object,
+    repository: object,
+    digest: object,
+    role: object,
+    outcome: object,
+    reason: object,
+    bytes_sent: object,
+    cache: object,
+) -> Event:
+    return Pulled(
+        _moment(at),
+        _text(device),
+        _text(host),
+        _text(repository),
+        _text(digest),
+        _text(role),
+        _text(outcome),
+        None if reason is None else _reason(reason),
+        _count(bytes_sent),
+        _text(cache),
+    )
+
+
+def _connection_used(connection_id: object, at: object, error: object) -> Event:
+    words = None if error is None else _text(error, MAX_WORDS_CHARS)
+    return ConnectionUsed(_text(connection_id), _moment(at), words)
+
+
+def _integrity_failed(
+    at: object, host: object, repository: object, digest: object, detail: object
+) -> Event:
+    return IntegrityFailed(
+        _moment(at),
+        _text(host),
+        _text(repository),
+        _text(digest),
+        _text(detail, MAX_WORDS_CHARS),
+    )
+
+
+_READ: Mapping[str, tuple[int, Callable[..., Event]]] = MappingProxyType(
+    {
+        "pulled": (10, _pulled),
+        "connection-used": (3, _connection_used),
+        "integrity-failed": (5, _integrity_failed),
+    }
+)
+"""By kind, how many values it has, and what reads them."""
+
+
+def _moment(value: object) -> float:
+    at = as_number(value, "event: at")
     if not 0 <= at <= MAX_MOMENT:
         raise Malformed("event: at is no time")
     return at
 
 
-def _count(fields: Fields, name: str) -> int:
-    count = fields.integer(name)
-    if count < 0:
-        raise Malformed(f"event: {name} is negative")
-    return count
+def _count(value: object) -> int:
+    if type(value) is not int or not 0 <= value <= MAX_INTEGER:
+        raise Malformed("event: not a count")
+    return value
 
 
-def _text(fields: Fields, name: str, most: int = MAX_NAME_CHARS) -> str:
-    text = fields.text(name)
+def _reason(value: object) -> Reason:
     try:
-        text.encode()  # JSON can say half a character, which no database keeps
-    except UnicodeEncodeError:
-        raise Malformed(f"event: {name} is no text") from None
-    if len(text) > most:
-        raise Malformed(f"event: {name} is too long")
-    return text
+        return Reason(_text(value))
+    except ValueError:  # Malformed is one, too
+        raise Malformed("event: no reason of ours") from None
+
+
+def _text(value: object, most: int = MAX_NAME_CHARS) -> str:
+    if not isinstance(value, str) or len(value) > most:
+        raise Malformed("event: a text that is none, or too long")
+    if not value.isascii():
+        try:
+            value.encode()  # JSON can say half a character, which no database keeps
+        except UnicodeEncodeError:
+            raise Malformed("event: a text that is none") from None
+    return value

@@ -140,7 +140,7 @@ async def test_a_worker_gone_bad_gets_words_and_harms_nobody(tmp_path: Path) -> 
         for method, route in (("GET", "/"), ("DELETE", "/feed"), ("POST", "/../feed")):
             async with raw.request(method, route) as response:
                 assert response.status in (404, 405)
-        spoiled = dump({"sender": "s", "number": 1, "events": [{"event": "pulled"}]})
+        spoiled = dump({"sender": "s", "number": 1, "events": [["pulled"]]})
         for body in (*bodies, spoiled):
             assert (await _said(raw, [body], len(body)))["kind"] == "Invalid"
         said = await _said(raw, [b"x"], MAX_REQUEST_BYTES + 1)

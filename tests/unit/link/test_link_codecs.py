@@ -325,20 +325,31 @@ PULLED = Pulled(
 
 
 @pytest.mark.parametrize(
-    "changed",
+    ("index", "value"),
     [
-        *({"at": 1e300}, {"at": "inf"}, {"at": -1.0}, {"at": events_codec.MAX_MOMENT + 1}),
-        *({"device": "\ud800"}, {"device": "x" * 2000}, {"host": "\udfff"}, {"bytes_sent": -1}),
+        *((1, 1e300), (1, "inf"), (1, -1.0), (1, events_codec.MAX_MOMENT + 1), (1, True)),
+        *(
+            (2, "\ud800"),
+            (2, "x" * 2000),
+            (3, "\udfff"),
+            (3, None),
+            (4, 7),
+            (8, "no reason"),
+            (8, []),
+        ),
+        *((9, -1), (9, True), (9, 1.0), (9, 2**63), (0, "pushed"), (0, []), (0, "connection-used")),
     ],
 )
-def test_what_could_not_be_kept_or_shown_is_no_event(changed: dict[str, object]) -> None:
+def test_what_could_not_be_kept_or_shown_is_no_event(index: int, value: object) -> None:
     """A time beyond the year 9999 made every list with its row fail; half a character, a whole batch of
     others' events.
     """
     right = events_codec.event_out(PULLED)
     assert events_codec.event_in(load(dump(right))) == PULLED
-    with pytest.raises(Malformed):
-        events_codec.event_in(load(dump(right | changed)))
+    wrong = [*right[:index], value, *right[index + 1 :]]
+    for each in (wrong, right[:-1], [*right, "more"], [], {"event": "pulled"}, "pulled"):
+        with pytest.raises(Malformed):
+            events_codec.event_in(load(dump(each)))
 
 
 @given(moments)
