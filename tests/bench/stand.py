@@ -29,6 +29,7 @@ from facade.secret import Secret
 from facade.target import SignedTarget
 from facade.up.state import StateFolder
 from tests.bench.aside import Aside
+from tests.bench.devices import Rested
 from tests.bench.peers import Material, floor, nginx, registry_over_tls
 from tests.support.daemons import Containerd, containerd
 from tests.support.docker_registry import DockerRegistry, docker_registry
@@ -62,6 +63,7 @@ class Participant:
         devices: folders with ca.crt, client.cert and client.key that it lets in.
         forget: drop a blob from its cache, so that the next request finds it uncached.
         aftermath_seconds: it may write down only so long after an answer what it writes down.
+        rested: its devices for small requests by the thousand; None = it writes nothing down.
     """
 
     name: str
@@ -71,6 +73,11 @@ class Participant:
     devices: Sequence[Path]
     forget: Callable[[Digest], None]
     aftermath_seconds: float = 0.0
+    rested: Rested | None = None
+
+    def recorded(self, pulls: int) -> Path:
+        """A device of whose next `pulls` each is written down, where any is."""
+        return self.rested.device(pulls) if self.rested else self.devices[0]
 
     def blob(self, digest: Digest) -> str:
         """The URL of a blob."""
@@ -298,6 +305,13 @@ def _ours(
     name: str, facade: FacadeProcess, root: str, devices: Sequence[Path], aside: Aside
 ) -> Participant:
     cache = facade.state / "cache" / "blobs"
+    loop, numbers = asyncio.get_running_loop(), itertools.count()
+
+    def enrol() -> Path:
+        device = devices[0].with_name(f"rested-{next(numbers)}")
+        asyncio.run_coroutine_threadsafe(_enrol(facade, device), loop).result()
+        return device
+
     return Participant(
         name,
         facade.pid,
@@ -306,6 +320,7 @@ def _ours(
         devices,
         lambda digest: aside.take(cache.rglob(f"{digest.hex}*")),
         RECORDED_SECONDS,
+        Rested(enrol),
     )
 
 
@@ -337,10 +352,14 @@ async def _connect(
     await facade.must("artifact", "import", f"{host}/{REPOSITORY}:v1", "--fleet", "dev")
     made = [folder / f"bench-{number}" for number in range(devices)]
     for device in made:
-        await facade.must("device", "issue", f"dev/{device.name}", "--out", device)
-        pair = (device / "client.cert").read_text() + (device / "client.key").read_text()
-        (device / "both.pem").write_text(pair)  # ab takes certificate and key as one file
+        await _enrol(facade, device)
     return made
+
+
+async def _enrol(facade: FacadeProcess, device: Path) -> None:
+    await facade.must("device", "issue", f"dev/{device.name}", "--out", device)
+    pair = (device / "client.cert").read_text() + (device / "client.key").read_text()
+    (device / "both.pem").write_text(pair)  # ab takes certificate and key as one file
 
 
 def _image(
