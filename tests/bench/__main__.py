@@ -1,7 +1,8 @@
 """`make bench`: the facade against nginx and docker-registry, in one run, alternating.
 
 Exits with the number of targets missed, having listed them. `--quick` gives a first impression in
-under three minutes; results are only written by whole runs, or where `--out` says.
+under three minutes; results are only written by whole runs, or where `--out` says. SIGINT and SIGTERM
+end it at once, and every server that it started; then it exits with 128 and the signal's number.
 """
 
 import argparse
@@ -18,9 +19,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from tests.bench.ends import End
 from tests.bench.loads import Load, blob_loads, crowd_loads, growth_loads, small_loads, whole_loads
 from tests.bench.report import summary, table, write
 from tests.bench.rounds import OURS, Series, missed
+from tests.bench.signals import Ended, until_signal
 from tests.bench.stand import PLAIN, Stand, stand
 
 ROUNDS, QUICK_ROUNDS = 5, 3
@@ -76,7 +79,13 @@ def main() -> int:
         replace(load, rounds=min(load.rounds, given.costly_rounds)) if load.costly else load
         for load in loads
     ]
-    series = asyncio.run(_measure(loads, rounds, given.upstream_beside))
+    try:
+        end = End()
+        work = _measure(loads, rounds, given.upstream_beside, end)
+        series = asyncio.run(until_signal(work, end.begin))
+    except Ended as ended:
+        print(f"Ended by {ended.signal.name}: every server was stopped.", file=sys.stderr)
+        return 128 + ended.signal
     print(table(series), summary(series), sep="\n\n")
     out = given.out or (None if given.quick or given.only else _RESULTS)
     if out is not None:
@@ -84,10 +93,12 @@ def main() -> int:
     return len(missed(series))
 
 
-async def _measure(loads: Sequence[Load], rounds: int, beside: str) -> list[Series]:
+async def _measure(loads: Sequence[Load], rounds: int, beside: str, end: End) -> list[Series]:
     with tempfile.TemporaryDirectory(prefix="facade-bench-") as folder:
         with_plain = any(PLAIN in load.peers for load in loads)
-        async with stand(Path(folder), upstream_beside=beside, with_plain=with_plain) as made:
+        async with stand(
+            Path(folder), upstream_beside=beside, with_plain=with_plain, end=end
+        ) as made:
             # In a thread, so that what the facade logs is read away meanwhile.
             return await asyncio.to_thread(_run, made, loads, rounds)
 

@@ -4,6 +4,7 @@ Guarantees: nanosecond CPU clocks (clock_getcpuclockid(3)), not 10 ms ticks; thr
 too. Does not see children that ended between two looks: the servers measured here keep theirs.
 """
 
+import contextlib
 import re
 import time
 from pathlib import Path
@@ -19,7 +20,8 @@ def family(pid: int) -> list[int]:
     found = [pid]
     for parent in found:
         for path in Path(f"/proc/{parent}/task").glob("*/children"):
-            found.extend(int(child) for child in path.read_text().split())
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it ended meanwhile
+                found.extend(int(child) for child in path.read_text().split())
     return found
 
 

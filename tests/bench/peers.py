@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.support.docker_registry import free_port
+from tests.support.ending import end
 
 _START_SECONDS = 15.0
 _STOP_SECONDS = 10.0
@@ -188,7 +189,7 @@ async def floor(folder: Path, material: Material, *, upstream: str) -> AsyncIter
             said = await process.stdout.readline()
         yield Floor(process.pid, f"https://127.0.0.1:{int(said)}", folder)
     finally:
-        await _stop(process)
+        await end(process, _STOP_SECONDS)
 
 
 @contextlib.asynccontextmanager
@@ -200,19 +201,7 @@ async def _running(folder: Path, port: int, *command: str) -> AsyncIterator[int]
         await _listening(port, process, folder / "log")
         yield process.pid
     finally:
-        await _stop(process)
-
-
-async def _stop(process: asyncio.subprocess.Process) -> None:
-    if process.returncode is not None:
-        return
-    process.terminate()
-    try:
-        async with asyncio.timeout(_STOP_SECONDS):
-            await process.wait()
-    except TimeoutError:
-        process.kill()
-        await process.wait()
+        await end(process, _STOP_SECONDS)
 
 
 async def _listening(port: int, process: asyncio.subprocess.Process, log: Path) -> None:

@@ -30,6 +30,7 @@ from facade.target import SignedTarget
 from facade.up.state import StateFolder
 from tests.bench.aside import Aside
 from tests.bench.devices import Rested
+from tests.bench.ends import End
 from tests.bench.peers import Material, floor, nginx, registry_over_tls
 from tests.support.daemons import Containerd, containerd
 from tests.support.docker_registry import DockerRegistry, docker_registry
@@ -100,6 +101,7 @@ class Stand:
         manifest: the image's, of 14 layers.
         blobs: layers by size in MiB.
         small: all those of 1 MiB.
+        end: when it has begun nothing is started again.
     """
 
     folder: Path
@@ -112,6 +114,7 @@ class Stand:
     manifest: Digest
     blobs: dict[int, Digest]
     small: Sequence[Digest]
+    end: End
 
     def sign(self, targets: int, fleets: int) -> None:
         """Sign so many more targets for the devices' fleet, and delegate to so many more fleets; return when
@@ -150,7 +153,8 @@ class Stand:
         taken_up = state.verified / "served" / f"{result.versions['dev']}.dev.json"
         deadline = time.monotonic() + TAKEN_UP_SECONDS
         while not taken_up.exists() and time.monotonic() < deadline:
-            time.sleep(0.5)
+            if self.end.begun.wait(0.5):
+                break
         if not taken_up.exists():
             raise RuntimeError("The facade did not take the new targets up.")
 
@@ -176,6 +180,8 @@ class Stand:
         asyncio.run_coroutine_threadsafe(self._facade_up(), self.loop).result()
 
     async def _facade_up(self) -> None:
+        if self.end.begun.is_set():
+            raise RuntimeError("The stand has ended.")
         with on_processors(range(os.cpu_count() or 1)):
             await self.facade.start()
 
@@ -192,16 +198,20 @@ async def stand(
     upstream_beside: str = "clients",
     mebibytes: Sequence[int] = LAYER_MIB,
     with_plain: bool = False,
+    end: End | None = None,
 ) -> AsyncIterator[Stand]:
     """Start everything under `folder`.
 
     Arguments:
         upstream_beside: whose processor the upstream shares: "clients" or "servers".
         with_plain: start one more facade, PLAIN, to which nothing is added.
+        end: its own, where somebody else may begin it.
     """
     image, manifest, blobs, small = _image(mebibytes)
     aside = Aside(folder / "aside")
+    end = end or End()
     async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(end.over)
         with on_processor(1 if upstream_beside == "clients" else 0):
             upstream = await stack.enter_async_context(docker_registry(folder / "upstream"))
             await push(upstream.url, REPOSITORY, image, "v1")
@@ -277,6 +287,7 @@ async def stand(
             daemon = None
             if os.geteuid() == 0:
                 daemon = await stack.enter_async_context(containerd())
+            stack.callback(end.begin)
             yield Stand(
                 folder,
                 facade,
@@ -298,6 +309,7 @@ async def stand(
                 manifest,
                 blobs,
                 small,
+                end,
             )
 
 

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support.ending import end
 from tests.support.facade_process import Finished, run
 
 _START_SECONDS = 60.0
@@ -36,14 +37,7 @@ async def _daemon(command: Sequence[str | Path], log: Path) -> AsyncIterator[Non
     try:
         yield
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.terminate()
-        try:
-            async with asyncio.timeout(_STOP_SECONDS):
-                await process.wait()
-        except TimeoutError:
-            process.kill()
-            await process.wait()
+        await end(process, _STOP_SECONDS)
 
 
 def _tail(log: Path) -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from facade.oci.host import RegistryHost
 from facade.upstream.connection import Connection, ConnectionSettings
+from tests.support.ending import end
 from tests.support.token_server import TokenServer
 
 BINARY = "docker-registry"
@@ -99,7 +100,7 @@ async def docker_registry(
         await _wait_until_it_answers(process, port, folder)
         yield DockerRegistry(port, folder, process.pid)
     finally:
-        await _stop(process)
+        await end(process, _STOP_SECONDS)
 
 
 def _write_config(
@@ -165,15 +166,3 @@ async def _wait_until_it_answers(
     except TimeoutError:
         pass
     raise RuntimeError("docker-registry did not start:\n" + (folder / "log").read_text()[-2000:])
-
-
-async def _stop(process: asyncio.subprocess.Process) -> None:
-    if process.returncode is not None:
-        return
-    process.terminate()
-    try:
-        async with asyncio.timeout(_STOP_SECONDS):
-            await process.wait()
-    except TimeoutError:
-        process.kill()
-        await process.wait()

@@ -153,6 +153,9 @@ class FacadeProcess:
         except TimeoutError:
             await self.kill()
             raise AssertionError(f"facade up was not ready in time:\n{self.log}") from None
+        except asyncio.CancelledError:
+            await self.kill()
+            raise
         match = _READY.match(line)
         if match is None:
             await self._process.wait()
