@@ -12,7 +12,7 @@ import os
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +113,10 @@ class Database:
             work(self._own)
             self._own.execute("COMMIT")
         except BaseException:
-            self._close_own()  # which rolls back, whatever state it is in
+            # By hand: a connection of which a statement is still held outlives its close, with its lock.
+            with suppress(sqlite3.Error):
+                self._own.rollback()
+            self._close_own()
             raise
 
     def _close_own(self) -> None:
@@ -152,7 +155,8 @@ def _create_engine(url: str) -> AsyncEngine:
     if parsed.drivername != "sqlite+aiosqlite":
         raise Invalid("Only sqlite+aiosqlite:///path databases are supported.")
     name = parsed.database or ""
-    if name in ("", ":memory:") or name.startswith("file:"):
+    in_memory = name in ("", ":memory:") or parsed.query.get("mode") == "memory"
+    if in_memory or name.startswith("file:"):
         raise Invalid("The database must be a file: each connection has a memory of its own.")
     _create_private(Path(name))
     # hide_parameters: an error's text would otherwise quote the values being written.

@@ -155,6 +155,24 @@ async def test_what_fails_at_once_leaves_nothing_and_does_not_stand_in_the_way(
         assert len((await connection.execute(select(table))).all()) == 1
 
 
+async def test_what_fails_at_once_keeps_no_lock_though_a_statement_is_still_held(
+    database: Database,
+) -> None:
+    held: list[object] = []
+
+    def half(connection: sqlite3.Connection) -> None:
+        connection.executemany(_ADD, [ROW, {**ROW, "name": "till"}])
+        rows = connection.execute("SELECT name FROM device_revocations")
+        held.append((rows, rows.fetchone()))
+        raise RuntimeError("half way")
+
+    with pytest.raises(RuntimeError):
+        await database.write_at_once(half)
+    await database.write_at_once(lambda connection: connection.execute(_ADD, ROW))
+    async with database.read() as connection:
+        assert len((await connection.execute(select(table))).all()) == 1
+
+
 async def test_a_file_damaged_since_is_called_that_where_records_are_written_too(
     tmp_path: Path,
 ) -> None:
@@ -216,6 +234,7 @@ def test_other_databases_are_refused(url: str) -> None:
         "sqlite+aiosqlite:///",
         "sqlite+aiosqlite:///:memory:",
         "sqlite+aiosqlite:///file:x?mode=memory&uri=true",
+        "sqlite+aiosqlite:///x.db?mode=memory",
     ],
 )
 def test_a_database_in_memory_is_refused(url: str) -> None:
