@@ -8,7 +8,7 @@ import ipaddress
 import re
 from pathlib import Path
 from typing import Annotated, Literal
-from urllib.parse import unquote
+from urllib.parse import parse_qs, unquote
 
 from pydantic import (
     AfterValidator,
@@ -70,8 +70,10 @@ def _database_url(text: str) -> str:
         raise ValueError("PostgreSQL is not built yet; use sqlite+aiosqlite:///path for now")
     if not text.startswith("sqlite+aiosqlite:///"):
         raise ValueError("write sqlite+aiosqlite:///path/to/facade.db")
-    name = unquote(text.removeprefix("sqlite+aiosqlite:///").partition("?")[0])
-    if name in ("", ":memory:") or name.startswith("file:"):
+    path, _, query = text.removeprefix("sqlite+aiosqlite:///").partition("?")
+    name = unquote(path)
+    in_memory = name in ("", ":memory:") or "memory" in parse_qs(query).get("mode", ())
+    if in_memory or name.startswith("file:"):
         raise ValueError(
             "the database must be a file, for every connection to it to see the same one and a "
             "restart to find it: write sqlite+aiosqlite:///path/to/facade.db"

@@ -96,6 +96,7 @@ def test_behind_a_proxy_plain_http_is_allowed(tmp_path: Path) -> None:
         ("[database]\nurl = 'mysql://h/d'\n", "sqlite+aiosqlite"),
         ("[database]\nurl = 'sqlite+aiosqlite:///:memory:'\n", "must be a file"),
         ("[database]\nurl = 'sqlite+aiosqlite:///%3Amemory%3A'\n", "must be a file"),
+        ("[database]\nurl = 'sqlite+aiosqlite:///x.db?mode=memory'\n", "must be a file"),
         ("[database]\nurl = 'sqlite+aiosqlite:///?timeout=9'\n", "must be a file"),
         (
             "[database]\nurl = 'sqlite+aiosqlite:///file:x?mode=memory&uri=true'\n",
