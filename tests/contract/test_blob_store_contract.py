@@ -49,13 +49,19 @@ class MemoryRig:
         self._memory.flip(KEY.digest, offset)
 
 
-@pytest.fixture(params=["local", "local-threads", "memory"])
+@pytest.fixture(params=["local", "local-threads", "local-files", "memory"])
 async def rig(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Rig]:
     if request.param == "memory":
         yield MemoryRig(MemoryStore())
         return
     with make_executor() as executor:
-        store = LocalStore.at(tmp_path, executor, nowait=request.param == "local")
+        kind: str = request.param
+        store = LocalStore.at(
+            tmp_path,
+            executor,
+            nowait=kind != "local-threads",
+            attributes=kind != "local-files",
+        )
         yield LocalRig(store, tmp_path)
         store.close()
 

@@ -65,10 +65,10 @@ def fill(place: Path, leave: int) -> Path:
 
 
 @asynccontextmanager
-async def on_disk(index: Path, disk: Path) -> AsyncIterator[Bench]:
+async def on_disk(index: Path, disk: Path, *, attributes: bool = True) -> AsyncIterator[Bench]:
     """A cache on the small disk, with its index elsewhere."""
     with make_executor() as executor:
-        store = LocalStore.at(disk, executor)
+        store = LocalStore.at(disk, executor, attributes=attributes)
         async with open_cache(index, store=store) as bench:
             yield bench
         store.close()
@@ -96,7 +96,7 @@ async def test_full_while_fetching_everybody_is_served_and_nothing_is_left(
 async def test_full_only_when_publishing(tmp_path: Path, small_disk: Path) -> None:
     content = make_content(4 * BLOCK_BYTES)
     gate = asyncio.Event()
-    async with on_disk(tmp_path, small_disk) as bench:
+    async with on_disk(tmp_path, small_disk, attributes=False) as bench:
         source = ScriptedSource(content, Answer(gates={len(content): gate}))
         reading = asyncio.create_task(read_all(await get(bench, source, content)))
         async with asyncio.timeout(5):

@@ -1,6 +1,7 @@
 """Upstreams that cut and lie, and a disk that forgets: what readers and the cache make of it."""
 
 import asyncio
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from facade.errors import Integrity
 from facade.oci.digest import Digest
 from facade.serving.blobs.local import LocalStore
 from facade.serving.blobs.port import BLOCK_BYTES
+from facade.serving.blobs.sidecars import ATTRIBUTE
 from tests.support.blob_source import Answer, ScriptedSource, broken
 from tests.support.blobs import (
     MEBI,
@@ -152,23 +154,56 @@ async def test_a_cache_file_removed_while_it_is_read_is_read_to_its_end(tmp_path
         assert await read_all(again) == CONTENT
 
 
+class OnFile:
+    """Block tags on the object's own file."""
+
+    attributes = True
+
+    def __init__(self, root: Path) -> None:
+        self._path = blob_path(root)
+
+    def flip(self, offset: int) -> None:
+        tags = bytearray(os.getxattr(self._path, ATTRIBUTE))
+        tags[offset] ^= 1
+        os.setxattr(self._path, ATTRIBUTE, tags)
+
+    def delete(self) -> None:
+        os.removexattr(self._path, ATTRIBUTE)
+
+
+class Beside:
+    """In a file beside it."""
+
+    attributes = False
+
+    def __init__(self, root: Path) -> None:
+        self._path = blob_path(root).with_name(f"{DIGEST.hex}.tags")
+
+    def flip(self, offset: int) -> None:
+        flip(self._path, offset % self._path.stat().st_size)
+
+    def delete(self) -> None:
+        self._path.unlink()
+
+
 @pytest.mark.parametrize("restart", [False, True])
+@pytest.mark.parametrize("kind", [OnFile, Beside])
 async def test_a_flipped_bit_in_a_tag_is_never_taken_for_good(
-    tmp_path: Path, restart: bool
+    tmp_path: Path, kind: type[OnFile | Beside], restart: bool
 ) -> None:
     """Open objects have their tags in memory; a restart finds the changed one on reading."""
     source = ScriptedSource(CONTENT)
-    tags = blob_path(tmp_path).with_name(f"{DIGEST.hex}.tags")
-    async with open_cache(tmp_path) as bench:
+    tags = kind(tmp_path)
+    async with open_cache(tmp_path, attributes=kind.attributes) as bench:
         await read_all(await get(bench, source, CONTENT))
         await idle(bench)
         if not restart:
             assert await read_all(await get(bench, source, CONTENT)) == CONTENT
-            flip(tags, tags.stat().st_size - 1)
+            tags.flip(-1)
             assert await read_all(await get(bench, source, CONTENT)) == CONTENT
             return
-    flip(tags, tags.stat().st_size - 1)
-    async with open_cache(tmp_path) as bench:
+    tags.flip(-1)
+    async with open_cache(tmp_path, attributes=kind.attributes) as bench:
         with pytest.raises(Integrity):
             await read_all(await get(bench, source, CONTENT))
         again = await get(bench, source, CONTENT)
@@ -176,28 +211,30 @@ async def test_a_flipped_bit_in_a_tag_is_never_taken_for_good(
         assert await read_all(again) == CONTENT
 
 
-def flip_head(tags: Path) -> None:
-    flip(tags, 20)
+def flip_head(tags: OnFile | Beside) -> None:
+    tags.flip(20)
 
 
-def delete(tags: Path) -> None:
-    tags.unlink()
+def delete(tags: OnFile | Beside) -> None:
+    tags.delete()
 
 
 @pytest.mark.parametrize("harm", [flip_head, delete])
-async def test_a_lost_sidecar_costs_a_rehash_and_no_request(
-    tmp_path: Path, harm: Callable[[Path], None]
+@pytest.mark.parametrize("kind", [OnFile, Beside])
+async def test_lost_tags_cost_a_rehash_and_no_request(
+    tmp_path: Path, kind: type[OnFile | Beside], harm: Callable[[OnFile | Beside], None]
 ) -> None:
     source = ScriptedSource(CONTENT)
-    async with open_cache(tmp_path) as bench:
+    async with open_cache(tmp_path, attributes=kind.attributes) as bench:
         await read_all(await get(bench, source, CONTENT))
-    harm(blob_path(tmp_path).with_name(f"{DIGEST.hex}.tags"))
+    harm(kind(tmp_path))
     for _ in range(2):
-        async with open_cache(tmp_path) as bench:
+        async with open_cache(tmp_path, attributes=kind.attributes) as bench:
             stored = await get(bench, source, CONTENT)
             assert stored.outcome == "hit"
             assert await read_all(stored) == CONTENT
     assert len(source.opened) == 1
+    kind(tmp_path).delete()  # they were made anew, in their place
 
 
 async def test_a_lost_node_key_costs_a_rehash_which_finds_changed_bytes(tmp_path: Path) -> None:

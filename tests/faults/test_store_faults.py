@@ -27,8 +27,8 @@ pytestmark = [pytest.mark.asyncio(loop_scope="module")]
 SIZE = 1024 * 1024
 LARGE = 10 * 1024 * 1024
 DISK = 96 * 1024 * 1024
-NEARLY = SIZE - 1000
-"""On this disk the last page is there then: only what publishing adds needs room."""
+MISSING = 1000
+"""Bytes. On this disk the last page is there then: only what publishing adds needs room."""
 
 
 @dataclass
@@ -71,10 +71,11 @@ class Scene:
 
     async def nearly_there(self, goods: Goods) -> asyncio.Task[None]:
         """A pull of which all but the last bytes lie in the partial; they come two seconds later."""
-        self.it.registry.script(f"*/blobs/{goods.layer}", truncate(NEARLY), slow_head(2))
+        nearly = len(goods.payload) - MISSING
+        self.it.registry.script(f"*/blobs/{goods.layer}", truncate(nearly), slow_head(2))
         pulling = asyncio.create_task(self.it.pulls(goods))
         async with asyncio.timeout(20):
-            while [path.stat().st_size for path in self.partials] != [NEARLY]:  # noqa: ASYNC110
+            while [path.stat().st_size for path in self.partials] != [nearly]:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         return pulling
 
@@ -125,8 +126,9 @@ async def test_disk_full_during_a_fetch(scene: Scene) -> None:
 
 
 async def test_disk_full_at_publish(scene: Scene) -> None:
+    """A large blob's tags need a file."""
     it, mark = scene.it, scene.it.mark
-    goods = next(scene.fresh)
+    [goods] = await it.ship("large", size=LARGE)
     pulling = await scene.nearly_there(goods)
     with scene.disk.filled(leave=0):
         await pulling

@@ -120,14 +120,15 @@ async def open_cache(
     limits: TransferLimits | None = None,
     store: HotStore | None = None,
     max_bytes: int | None = None,
+    attributes: bool = True,
 ) -> AsyncIterator[Bench]:
     """A cache on the folder `root` (or on `store`), closed at the end; its partials are within
-    `max_bytes`.
+    `max_bytes`, its block tags in files of their own unless `attributes`.
     """
     clock = clock or FakeClock(auto=True)
     observer = CountingObserver()
     with make_executor() as executor:
-        local = LocalStore.at(root, executor)
+        local = LocalStore.at(root, executor, attributes=attributes)
         if max_bytes is not None:
             local.limit(max_bytes, lambda: None)
         index = PossessionIndex.at(root / "index.db", clock)

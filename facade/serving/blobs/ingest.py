@@ -31,6 +31,7 @@ from facade.serving.blobs.partials import (
 )
 from facade.serving.blobs.port import BlobKey, Feed
 from facade.serving.blobs.refused import note
+from facade.serving.blobs.sidecars import Sidecars
 from facade.serving.blobs.tags import TagKey, TagWriter
 
 log = structlog.get_logger(__name__)
@@ -41,13 +42,14 @@ class Place:
     """What all partials of a store share.
 
     Arguments:
-        layout, key, mode: the store's.
+        layout, key, mode, sidecars: the store's.
         partials: where an ingest is reserved, and told when it is over.
     """
 
     layout: Layout
     key: TagKey
     mode: ReadMode
+    sidecars: Sidecars
     partials: Partials
 
 
@@ -125,11 +127,14 @@ class LocalIngest:
         layout, digest = self._place.layout, self._key.digest
         draft = self._path.with_suffix(".tags")
         try:
+            sidecar = self._kept.tags.sidecar(self.have, str(self._key.host))
+            moves = [(self._path, layout.blob(digest))]
             os.fsync(self._fd)
             # Tags that a power loss takes are made anew, from content that still hashes right.
-            sidecar = self._kept.tags.sidecar(self.have, str(self._key.host))
-            write_new(draft, sidecar, synced=False)
-            move((draft, layout.tags(digest)), (self._path, layout.blob(digest)))
+            if not self._place.sidecars.attach(self._fd, sidecar):
+                write_new(draft, sidecar, synced=False)
+                moves.insert(0, (draft, layout.tags(digest)))
+            move(*moves)
         except OSError as error:
             with contextlib.suppress(OSError):  # a folder that became read-only keeps it
                 draft.unlink(missing_ok=True)

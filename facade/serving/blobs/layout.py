@@ -1,6 +1,6 @@
 """Where the local store keeps what, and the file operations that make it durable.
 
-    blobs/<algorithm>/<2 hex>/<hex>         verified content; <hex>.tags beside it
+    blobs/<algorithm>/<2 hex>/<hex>         verified content, with its block tags on it or in <hex>.tags beside it
     ingest/<digest>.<owner>.<size>.partial  bytes on their way in, locked by who writes them
     quarantine/<algorithm>-<hex>[.tags]     what failed a check, for a person to look at
 

@@ -27,6 +27,7 @@ from facade.serving.blobs.opened import LocalReader, OpenObject, when_unlocked
 from facade.serving.blobs.partials import Partials
 from facade.serving.blobs.port import BlobKey, Feed, Found
 from facade.serving.blobs.quarantine import Quarantine
+from facade.serving.blobs.sidecars import Sidecars
 from facade.serving.blobs.tags import TagKey
 from facade.serving.blobs.tail import LocalTail, abandon_tail, open_tail
 from facade.serving.blobs.threads import run_to_end
@@ -45,6 +46,7 @@ class LocalStore:
         key: the node's, for block tags.
         executor: threads for whatever blocks.
         nowait: False = every read goes to a thread.
+        attributes: False = block tags always lie in files of their own.
 
     Raises OSError.
     """
@@ -56,6 +58,7 @@ class LocalStore:
         executor: Executor,
         *,
         nowait: bool = True,
+        attributes: bool = True,
         clock: Clock | None = None,
     ) -> None:
         self._layout = layout
@@ -64,9 +67,10 @@ class LocalStore:
         self._filling: Callable[[], None] = lambda: None
         self._unfit: Callable[[Digest, str], None] = lambda *_: None
         self._quarantine = Quarantine(layout)
-        self._objects = Objects(layout, key, self._quarantine)
+        sidecars = Sidecars(attributes=attributes)
+        self._objects = Objects(layout, key, sidecars, self._quarantine)
         self.mode = ReadMode(executor, nowait=nowait)
-        self._place = Place(layout, key, self.mode, self.partials)
+        self._place = Place(layout, key, self.mode, sidecars, self.partials)
         self._open: OrderedDict[Digest, OpenObject] = OrderedDict()
         self._opening: dict[Digest, asyncio.Event] = {}
         """Set when whoever opens it just now has done so, or has not."""
@@ -78,6 +82,7 @@ class LocalStore:
         executor: Executor,
         *,
         nowait: bool = True,
+        attributes: bool = True,
         clock: Clock | None = None,
     ) -> Self:
         """The store under `root`, made when absent. Blocks. Raises Unavailable, Invalid."""
@@ -85,7 +90,7 @@ class LocalStore:
         try:
             layout.make()
             key = TagKey(load_node_key(root / "node.key"))
-            return cls(layout, key, executor, nowait=nowait, clock=clock)
+            return cls(layout, key, executor, nowait=nowait, attributes=attributes, clock=clock)
         except OSError as error:
             raise Unavailable(f"The store {root} cannot be used: {error.strerror}.") from error
 

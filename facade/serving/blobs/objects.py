@@ -19,7 +19,8 @@ from facade.serving.blobs.partials import is_named, try_lock
 from facade.serving.blobs.port import Busy
 from facade.serving.blobs.quarantine import Quarantine
 from facade.serving.blobs.rehash import rehash
-from facade.serving.blobs.tags import BlockTags, TagKey, read_sidecar
+from facade.serving.blobs.sidecars import Sidecars
+from facade.serving.blobs.tags import BlockTags, TagKey
 
 log = structlog.get_logger(__name__)
 
@@ -42,12 +43,16 @@ class Objects:
 
     Arguments:
         key: the node's, for block tags.
+        sidecars: where block tags lie.
         quarantine: where what is unfit goes.
     """
 
-    def __init__(self, layout: Layout, key: TagKey, quarantine: Quarantine) -> None:
+    def __init__(
+        self, layout: Layout, key: TagKey, sidecars: Sidecars, quarantine: Quarantine
+    ) -> None:
         self._layout = layout
         self._key = key
+        self._sidecars = sidecars
         self._quarantine = quarantine
 
     def open(self, digest: Digest) -> Opened | Unfit | None:
@@ -101,15 +106,20 @@ class Objects:
     def _read_tags(self, digest: Digest, fd: int) -> BlockTags:
         size = os.fstat(fd).st_size
         path = self._layout.tags(digest)
-        try:
-            tags = BlockTags.parse(self._key, digest, read_sidecar(path, size))
+        why = "there are none"
+        for sidecar in self._sidecars.found(fd, path, size):
+            try:
+                tags = BlockTags.parse(self._key, digest, sidecar)
+            except Integrity as error:
+                why = error.message
+                continue
             if tags.size == size:
                 return tags
-        except (Integrity, FileNotFoundError) as error:
-            # Another node key, or a damaged sidecar: the digest itself can still decide.
-            log.warning("cached_object_rehashed", digest=str(digest), error=str(error))
+        # Another node key, or a damaged sidecar: the digest itself can still decide.
+        log.warning("cached_object_rehashed", digest=str(digest), error=why)
         sidecar = rehash(fd, digest, size, self._key)
-        draft = self._layout.ingest / f"{digest.algorithm}-{digest.hex}.{os.getpid()}.retag"
-        with contextlib.suppress(OSError):  # a full disk is no reason to lose the object
-            write_durably(path, sidecar, draft)
+        if not self._sidecars.attach(fd, sidecar):
+            draft = self._layout.ingest / f"{digest.algorithm}-{digest.hex}.{os.getpid()}.retag"
+            with contextlib.suppress(OSError):  # a full disk is no reason to lose the object
+                write_durably(path, sidecar, draft)
         return BlockTags.parse(self._key, digest, sidecar)

@@ -10,6 +10,7 @@ the follower has looked, what is asked for in a file that was cut is `Gone`.
 """
 
 import asyncio
+import contextlib
 import fcntl
 import os
 from functools import partial
@@ -23,7 +24,7 @@ from facade.serving.blobs.partials import is_named, is_replaced, try_lock, unava
 from facade.serving.blobs.port import BlobKey, Feed
 from facade.serving.blobs.refused import noted
 from facade.serving.blobs.sharing import Ending, Gone
-from facade.serving.blobs.tags import BlockTags, TagWriter, read_sidecar
+from facade.serving.blobs.tags import BlockTags, TagWriter
 from facade.serving.blobs.threads import run_to_end
 
 
@@ -146,12 +147,13 @@ class LocalTail:
         return None  # another follower was quicker
 
     def _compare(self) -> Ending:
-        try:
-            sidecar = read_sidecar(self._place.layout.tags(self._key.digest), self._size)
-            tags = BlockTags.parse(self._place.key, self._key.digest, sidecar)
-        except (Integrity, OSError):
-            return "given up"  # who follows hashes by himself then
-        return "complete" if self._kept.tags.agree(tags) else "void"
+        beside = self._place.layout.tags(self._key.digest)
+        with contextlib.suppress(OSError):
+            for sidecar in self._place.sidecars.found(self._fd, beside, self._size):
+                with contextlib.suppress(Integrity):
+                    tags = BlockTags.parse(self._place.key, self._key.digest, sidecar)
+                    return "complete" if self._kept.tags.agree(tags) else "void"
+        return "given up"  # who follows hashes by himself then
 
     def _replay(self, feed: Feed) -> None:
         try:

@@ -180,7 +180,8 @@ class Transfer(Progress):
         self._intake.ingest = claimed.ingest
         if claimed.trouble is not None:
             self._stop_caching(claimed.trouble)
-        self._fire()
+        if self.received:  # else nobody has anything to wake up for
+            self._fire()
         return True
 
     async def _restart(self) -> None:

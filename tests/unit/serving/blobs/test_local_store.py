@@ -51,22 +51,58 @@ def open_files(root: Path) -> int:
     return count
 
 
-async def test_the_layout_is_as_designed(tmp_path: Path, store: LocalStore) -> None:
+@pytest.mark.parametrize("attributes", [True, False])
+async def test_the_layout_is_as_designed(tmp_path: Path, attributes: bool) -> None:
     long_key = key_of(CONTENT, "sha512")
-    await publish(store)
-    ingest = await store.ingest(long_key, 1000, lambda _: None)
-    ingest.write(memoryview(b"x"))
-    await ingest.close(keep=True)
+    with make_executor() as executor:
+        store = LocalStore.at(tmp_path, executor, attributes=attributes)
+        await publish(store)
+        await leave_half(store, long_key)
+        store.close()
     hexes = KEY.digest.hex
     (partial,) = (tmp_path / "ingest").iterdir()
+    beside = [] if attributes else [f"blobs/sha256/{hexes[:2]}/{hexes}.tags"]
     assert names(tmp_path) == {
         "node.key",
         f"blobs/sha256/{hexes[:2]}/{hexes}",
-        f"blobs/sha256/{hexes[:2]}/{hexes}.tags",
+        *beside,
         str(partial.relative_to(tmp_path)),
     }
     assert partial.name.startswith(f"sha512-{long_key.digest.hex}.")
     assert partial.suffix == ".partial"
+
+
+@pytest.mark.parametrize("formerly", [True, False])
+async def test_block_tags_are_found_wherever_they_were_put(tmp_path: Path, formerly: bool) -> None:
+    """A store that was filled where, or when, there were no attributes, and the other way round."""
+    with make_executor() as executor:
+        former = LocalStore.at(tmp_path, executor, attributes=formerly)
+        digest = await publish(former)
+        former.close()
+        store = LocalStore.at(tmp_path, executor, attributes=not formerly)
+        reader = await store.open(digest)
+        assert reader is not None
+        assert reader.origin == str(HOST), "it was not hashed anew: that forgets where it came from"
+        reader.close()
+        store.close()
+
+
+async def test_block_tags_of_a_large_object_lie_beside_it(
+    tmp_path: Path, store: LocalStore
+) -> None:
+    content = make_content(8 * 1024 * 1024)
+    digest = await publish(store, content)
+    assert f"blobs/sha256/{digest.hex[:2]}/{digest.hex}.tags" in names(tmp_path)
+    reader = await store.open(digest)
+    assert reader is not None
+    assert reader.origin == str(HOST)
+    reader.close()
+
+
+async def leave_half(store: LocalStore, long_key: BlobKey) -> None:
+    ingest = await store.ingest(long_key, 1000, lambda _: None)
+    ingest.write(memoryview(b"x"))
+    await ingest.close(keep=True)
 
 
 async def test_nobody_else_can_look_into_it(tmp_path: Path) -> None:
@@ -77,7 +113,7 @@ async def test_nobody_else_can_look_into_it(tmp_path: Path) -> None:
         store.close()
     assert root.stat().st_mode & 0o777 == 0o700
     files = [path for path in root.rglob("*") if path.is_file()]
-    assert len(files) == 3
+    assert len(files) == 2
     assert all(path.stat().st_mode & 0o077 == 0 for path in files)
 
 
@@ -129,15 +165,25 @@ async def test_closing_the_store_leaves_readers_their_files(
     assert open_files(tmp_path) == 0
 
 
-async def test_only_a_few_quarantined_objects_are_kept(tmp_path: Path, store: LocalStore) -> None:
+@pytest.mark.parametrize("attributes", [True, False])
+async def test_only_a_few_quarantined_objects_are_kept(tmp_path: Path, attributes: bool) -> None:
+    with make_executor() as executor:
+        store = LocalStore.at(tmp_path, executor, attributes=attributes)
+        await set_more_aside_than_are_kept(tmp_path, store, 1 if attributes else 2)
+        store.close()
+
+
+async def set_more_aside_than_are_kept(tmp_path: Path, store: LocalStore, each: int) -> None:
     assert store.quarantined() == 0
     for number in range(MAX_QUARANTINED + 3):
         await store.quarantine(await publish(store, b"%d" % number))
     assert store.quarantined() == MAX_QUARANTINED
     kept = {path.name for path in (tmp_path / "quarantine").iterdir()}
     newest = Digest.of(b"%d" % (MAX_QUARANTINED + 2))
-    assert {f"sha256-{newest.hex}", f"sha256-{newest.hex}.tags"} <= kept
-    assert len(kept) == 2 * MAX_QUARANTINED
+    assert {f"sha256-{newest.hex}", f"sha256-{newest.hex}.tags"} & kept == {
+        f"sha256-{newest.hex}{suffix}" for suffix in ("", ".tags")[:each]
+    }
+    assert len(kept) == each * MAX_QUARANTINED
 
 
 async def test_old_partials_are_swept_unless_somebody_writes_them(
