@@ -47,8 +47,8 @@ SMALL_LAYER_BYTES = 64 * 1024
 TAKEN_UP_SECONDS = 90.0
 PLAIN = "facade, as it began"
 RECORDED_SECONDS = 1.6
-"""So long after an answer the record of its pull is in the database: half a second in the serving process, one
-in the control side."""
+"""So long after an answer the record of its pull is in the database: one second in the serving process, half
+of one in the control side."""
 DEVICES = 7
 """So many share the work of crowds: the facade bounds what one device may do at once."""
 
