@@ -89,16 +89,19 @@ async def test_a_writer_of_another_type_does_not_even_disturb(server: RedisServe
     assert noted.up == []
 
 
-async def test_a_redis_that_takes_no_writes_counts_as_down(server: RedisServer) -> None:
-    """Else it would go down and up again with each token."""
+@pytest.mark.parametrize("setting", ["maxmemory", "min-replicas-to-write"])
+async def test_a_redis_that_takes_no_writes_counts_as_down(
+    server: RedisServer, setting: str
+) -> None:
+    """Else it would go down and up again with each token, or, with some refusals, never."""
     noted = Noted()
     async with redis_cache(server.url, noted=noted) as cache, server.client() as client:
-        await client.config_set("maxmemory", "1")
+        await client.config_set(setting, "1")
         for _ in range(5):
             await cache.put(KEY, token(CLOCK))
             await asyncio.sleep(0.2)
         assert noted.up == [False]
-        await client.config_set("maxmemory", "0")
+        await client.config_set(setting, "0")
         async with asyncio.timeout(10):
             while noted.up != [False, True]:  # noqa: ASYNC110 - real time, for a real server
                 await asyncio.sleep(0.05)

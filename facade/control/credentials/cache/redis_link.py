@@ -140,9 +140,7 @@ class RedisLink:
         try:
             return await self._within(command, seconds)
         except (RedisError, OSError, TimeoutError) as error:
-            if (
-                type(error) is not ResponseError
-            ):  # that says something about one key, like WRONGTYPE
+            if _of_the_server(error):
                 self._went_down(error)
             raise RedisDownError from error
 
@@ -174,6 +172,16 @@ class RedisLink:
         self._probing = None
         log.warning("redis_up", host=self._places)
         self._observer.redis_up(True)
+
+
+def _of_the_server(error: Exception) -> bool:
+    """Whether it will meet other commands too: not if it is about one key's type, or, which redis-py gives
+    without its code, about one command (ERR). DENIED, MISCONF, NOREPLICAS and their like are the server's.
+    """
+    if type(error) is not ResponseError:
+        return True
+    code = str(error).partition(" ")[0]
+    return code.isupper() and code != "WRONGTYPE"
 
 
 async def _probe(client: Any) -> None:
