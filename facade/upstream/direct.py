@@ -10,6 +10,7 @@ finds its connection dropped is sent once more, over another. Only printable ASC
 """
 
 import asyncio
+import math
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -31,6 +32,8 @@ MAX_FIELD_BYTES = 16 * 1024
 MAX_FIELDS = 100
 
 _MAX_PLACES = 256
+_AT_ONCE_SECONDS = 0.001
+"""What aiohttp is given when no time is left: it takes 0, and less, for as long as it lasts."""
 _NO_TIMER = TimerNoop()
 
 
@@ -59,7 +62,7 @@ class DirectRequests:
     def __init__(self, connector: aiohttp.BaseConnector, connect_seconds: float) -> None:
         self._loop = asyncio.get_running_loop()
         self._connector = connector
-        self._timeout = aiohttp.ClientTimeout(total=None, connect=connect_seconds)
+        self._timeout = _connecting(connect_seconds)
         self._connect_seconds = connect_seconds
         self._written = StreamWriter(BaseProtocol(self._loop), self._loop)
         self._places: dict[tuple[str, str, ssl.SSLContext | bool], _Place] = {}
@@ -153,13 +156,18 @@ class DirectRequests:
     async def _connect(self, place: _Place, deadline: float) -> Connection:
         left, timeout = deadline - self._loop.time(), self._timeout
         if left < self._connect_seconds:
-            timeout = aiohttp.ClientTimeout(total=None, connect=left)
+            timeout = _connecting(max(left, _AT_ONCE_SECONDS))
         try:
             return await self._connector.connect(place.request, traces=[], timeout=timeout)
         except TimeoutError as error:
             if timeout is not self._timeout:
                 raise
             raise aiohttp.ConnectionTimeoutError from error
+
+
+def _connecting(seconds: float) -> aiohttp.ClientTimeout:
+    # To the point: aiohttp rounds more than its threshold up to a full second.
+    return aiohttp.ClientTimeout(total=None, connect=seconds, ceil_threshold=math.inf)
 
 
 def _head(method: str, url: URL, host: str, fields: Mapping[str, str]) -> bytes:

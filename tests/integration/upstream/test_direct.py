@@ -6,13 +6,17 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
+import aiohttp
 import pytest
+from aiohttp.abc import AbstractResolver, ResolveResult
+from yarl import URL
 
 from facade.errors import Upstream
 from facade.oci.digest import Digest
 from facade.oci.host import RegistryHost
 from facade.reasons import Reason
 from facade.upstream.connection import Connection, ConnectionSettings
+from facade.upstream.direct import DirectRequests
 from facade.upstream.retry import Timeouts
 from tests.support.authorizers import FixedAuthorizer
 from tests.support.upstream_client import APP, Notes, registry_client
@@ -122,6 +126,33 @@ async def test_connecting_counts_too() -> None:
             with pytest.raises(Upstream, match="did not answer in time") as caught:
                 await client.ping(Connection("c", host, "anonymous"))
             assert caught.value.reason is Reason.DEADLINE
+
+
+class SilentResolver(AbstractResolver):
+    """Never answers."""
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        await asyncio.Event().wait()
+        raise OSError
+
+    async def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("within", [0.1, 1e-9, -1.0])
+async def test_a_try_that_has_no_time_left_does_not_connect_as_long_as_it_lasts(
+    within: float,
+) -> None:
+    """As the second one, when the first one's connection ended late."""
+    async with aiohttp.TCPConnector(resolver=SilentResolver()) as connector:
+        direct = DirectRequests(connector, connect_seconds=60.0)
+        url = URL("http://registry.example/")
+        async with asyncio.timeout(10) as patience:
+            with pytest.raises(TimeoutError):
+                await direct.send("GET", url, {}, context=True, within=within)
+        assert not patience.expired()
 
 
 async def test_interim_answers_are_passed_over() -> None:
