@@ -4,7 +4,6 @@ A decision that was right when the request came must not send bytes seconds or m
 """
 
 import asyncio
-import json
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -14,11 +13,9 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from facade.oci.digest import Digest
-from facade.oci.manifest import OCI_INDEX, OCI_MANIFEST
 from facade.target import SignedTarget
 from tests.support.facade_app import FacadeApp, Tuning, path
-from tests.support.image import Image, one_layer_image
+from tests.support.image import one_layer_image, with_two_sizes
 from tests.support.misbehaviour import held
 from tests.support.registry import Registry
 
@@ -26,22 +23,6 @@ IMAGE = one_layer_image(b"a small layer " * 100)
 LARGE = one_layer_image(shake_256(b"large").digest(48 * 1024 * 1024))
 LAYER = max(IMAGE.blobs, key=lambda digest: len(IMAGE.blobs[digest]))
 DIGESTS = {"manifests": IMAGE.index, "blobs": LAYER}
-
-
-def with_two_sizes() -> Image:
-    """An index of two images with one layer, whose sizes disagree: the registry has to be asked."""
-    ((_, right),) = IMAGE.manifests.values()
-    document = json.loads(right)
-    document["layers"][0]["size"] += 1
-    wrong = json.dumps(document).encode()
-    children = {Digest.of(data): (OCI_MANIFEST, data) for data in (wrong, right)}
-    described = [
-        {"mediaType": media_type, "digest": str(digest), "size": len(data)}
-        for digest, (media_type, data) in children.items()
-    ]
-    index = json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": described})
-    top = Digest.of(index.encode())
-    return Image(top, {**children, top: (OCI_INDEX, index.encode())}, IMAGE.blobs)
 
 
 async def _read_slowly(answer: aiohttp.ClientResponse) -> None:
@@ -113,7 +94,7 @@ async def test_a_connection_removed_while_the_registry_thinks(bench: Bench) -> N
 
 
 async def test_a_blob_withdrawn_while_the_registry_is_asked_for_its_size(tmp_path: Path) -> None:
-    odd = with_two_sizes()
+    odd = with_two_sizes(IMAGE)
     async with FacadeApp(tmp_path) as facade, Registry() as registry:
         bench = Bench(facade, registry, await facade.sign(registry, "org/app", odd))
         for digest in odd.manifests:  # the walk knows both sizes before the blob is asked for

@@ -284,7 +284,6 @@ async def test_a_drain_lets_a_blob_be_sent_whatever_the_http_server_believes(
     async with bench.wire() as wire:
         await bench.long_way(wire, bench.get("blobs"))
         await bench.facade.settled()
-        await bench.long_way(wire, bench.get("blobs"))
     async with bench.wire(slow=True) as wire, bench.wire() as idle:
         await bench.short_way(idle, bench.get("blobs"))
         if after_a_ping:
@@ -305,9 +304,8 @@ async def test_a_drain_lets_a_blob_be_sent_whatever_the_http_server_believes(
 
 async def test_who_takes_longer_than_the_drain_is_cut(bench: Bench) -> None:
     async with bench.wire() as wire:
-        for _ in range(2):
-            await bench.long_way(wire, bench.get("blobs"))
-            await bench.facade.settled()
+        await bench.long_way(wire, bench.get("blobs"))
+        await bench.facade.settled()
     async with bench.wire(slow=True) as wire:
         wire.writer.write(bench.get("blobs"))
         await bench.sending()
@@ -320,9 +318,8 @@ async def test_who_takes_longer_than_the_drain_is_cut(bench: Bench) -> None:
 
 async def test_who_comes_while_a_drain_waits_does_not_make_it_longer(bench: Bench) -> None:
     async with bench.wire() as wire:
-        for _ in range(2):
-            await bench.long_way(wire, bench.get("blobs"))
-            await bench.facade.settled()
+        await bench.long_way(wire, bench.get("blobs"))
+        await bench.facade.settled()
     async with bench.wire(slow=True) as wire:
         wire.writer.write(bench.get("blobs"))
         await bench.sending()
@@ -336,21 +333,27 @@ async def test_who_comes_while_a_drain_waits_does_not_make_it_longer(bench: Benc
                 await finished
 
 
-async def test_a_blob_that_waits_for_a_streams_slot_goes_the_long_way(tmp_path: Path) -> None:
-    async with FacadeApp(tmp_path, tuning=Tuning(streams=1)) as facade, Registry() as registry:
+def waiting(facade: FacadeApp) -> bool:
+    return "facade_requests_waiting 1.0" in facade.metrics.render().decode()
+
+
+@pytest.mark.parametrize("which", ["requests", "streams"])
+async def test_a_blob_waits_for_its_slot(tmp_path: Path, which: str) -> None:
+    tuning = Tuning(requests=1) if which == "requests" else Tuning(streams=1)
+    async with FacadeApp(tmp_path, tuning=tuning) as facade, Registry() as registry:
         target = await facade.sign(registry, "org/app", IMAGE)
         context = client_context(facade.server_ca, facade.ca.device())
         bench = Bench(facade, registry, target, context)
         async with bench.wire() as first, bench.wire() as second:
             await bench.long_way(first, bench.get("blobs"))
             await facade.settled()
-            await bench.long_way(first, bench.get("blobs"))
-            await facade.pulls.streams.acquire(("dev", "kiosk-7"))
-            asked = asyncio.create_task(bench.long_way(second, bench.get("blobs")))
-            while facade.http_server.requests_count < 3:  # noqa: ASYNC110 - real sockets
+            slots = facade.pulls.requests if which == "requests" else facade.pulls.streams
+            await slots.acquire(("dev", "kiosk-7"))
+            asked = asyncio.create_task(bench.short_way(second, bench.get("blobs")))
+            while not waiting(facade):  # noqa: ASYNC110 - real sockets
                 await asyncio.sleep(0.01)
             assert not asked.done()
-            facade.pulls.streams.release(("dev", "kiosk-7"))
+            slots.release(("dev", "kiosk-7"))
             assert (await asked)[1] == PAYLOAD
 
 

@@ -1,125 +1,21 @@
-"""The short way of a blob: with it and without, a device gets the same bytes, and the same is written down.
-
-Every story is told twice, to a facade with lanes and to one without, and what came of it is compared:
-every byte of every answer (but for dates and request ids), access lines, records of pulls and counts.
-"""
+"""The short way of a blob: with it and without, a device gets the same bytes, and the same is written down."""
 
 import asyncio
 import contextlib
 import os
-import re
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
-from structlog.testing import capture_logs
 
 from facade.reasons import Reason
 from facade.serving.blobs.port import BLOCK_BYTES
 from facade.serving.identity.limits import TlsLimits
-from facade.wings import IntegrityFailed, Pulled
-from tests.support.facade_app import FacadeApp, Tuning
-from tests.support.lanes import IMAGE, LAYER, PAYLOAD, SECONDS, Bench, Wire
+from tests.support.both_ways import all_in_turn, both, half_same, quiet, same
+from tests.support.facade_app import Tuning
+from tests.support.lanes import LAYER, PAYLOAD, Bench
 from tests.support.pki import client_context
-from tests.support.registry import Registry
-
-Story = Callable[[Bench], Awaitable[list[bytes]]]
-"""Gives what the device got."""
-Report = tuple[object, object, object, object]
-_TIMES = re.compile(
-    r"^#|_bucket|_created\b|_seconds(?!_count)|facade_process_|loop_lag|metadata_|python_|open_connections"
-)
-_OWN = frozenset({"seconds", "request_id", "log_level", "certificate"})
-
-
-@dataclass
-class Outcome:
-    """What came of a story."""
-
-    got: list[bytes]
-    lines: list[dict[str, Any]]
-    pulled: list[tuple[object, ...]]
-    failures: list[tuple[str, str]]
-    counts: list[str]
-    asked: int
-    """Requests that the HTTP server saw."""
-
-
-async def told(
-    story: Story,
-    folder: Path,
-    registry: Registry,
-    *,
-    lanes: bool,
-    tls: TlsLimits | None = None,
-) -> Outcome:
-    tuning = Tuning(lanes=lanes, tls=tls or TlsLimits())
-    async with FacadeApp(folder, tuning=tuning) as facade:
-        target = await facade.sign(registry, "org/app", IMAGE)
-        bench = Bench(
-            facade, registry, target, client_context(facade.server_ca, facade.ca.device())
-        )
-        async with bench.wire() as wire:  # everything is at hand from here on, and understood
-            for kind in ("manifests", "blobs", "blobs"):
-                await wire.ask(bench.get(kind))
-                await facade.settled()
-        await quiet(facade)
-        facade.control.events.clear()
-        before, counts = facade.http_server.requests_count, counted(facade)
-        with capture_logs() as logs:
-            got = await story(bench)
-            await quiet(facade)
-        asked = facade.http_server.requests_count - before
-        events = facade.control.events
-        return Outcome(
-            got,
-            [{k: v for k, v in line.items() if k not in _OWN} for line in logs],
-            [
-                (e.device, e.digest, e.role, e.outcome, e.reason, e.bytes_sent, e.cache)
-                for e in events
-                if isinstance(e, Pulled)
-            ],
-            [(e.digest, e.detail) for e in events if isinstance(e, IntegrityFailed)],
-            [line for line in counted(facade) if line not in counts],
-            asked,
-        )
-
-
-async def quiet(facade: FacadeApp) -> None:
-    """Return when no request is in hand, and what came of them is written down."""
-    async with asyncio.timeout(SECONDS):
-        while facade.pulls.requests.total or facade.guard.running:  # noqa: ASYNC110 - no event
-            await asyncio.sleep(0.005)
-    await asyncio.sleep(0.05)
-
-
-def counted(facade: FacadeApp) -> list[str]:
-    lines = facade.metrics.render().decode().splitlines()
-    return [line for line in lines if not _TIMES.search(line)]
-
-
-async def same(tmp_path: Path, story: Story) -> tuple[Outcome, Outcome]:
-    """What the two come to, with the lane and without, must be the same."""
-    async with Registry() as registry:
-        short = await told(story, tmp_path / "short", registry, lanes=True)
-        long = await told(story, tmp_path / "long", registry, lanes=False)
-    assert short.got == long.got
-    assert (short.pulled, short.failures) == (long.pulled, long.failures)
-    assert sorted(map(repr, short.lines)) == sorted(map(repr, long.lines))
-    assert short.counts == long.counts
-    return short, long
-
-
-async def all_in_turn(wire: Wire, *requests: bytes) -> list[bytes]:
-    """Each is sent when the one before was answered."""
-    got = []
-    for request in requests:
-        wire.writer.write(request)
-        got.append(await wire.verbatim(body=not request.startswith(b"HEAD")))
-    return got
 
 
 @pytest.mark.parametrize(
@@ -240,9 +136,7 @@ async def test_many_devices_at_once(tmp_path: Path) -> None:
         answers = await asyncio.gather(*(one(number % 4 == 0) for number in range(8)))
         return [each for answer in answers for each in answer]
 
-    async with Registry() as registry:
-        short = await told(story, tmp_path / "short", registry, lanes=True)
-        long = await told(story, tmp_path / "long", registry, lanes=False)
+    short, long = await both(tmp_path, story)
     assert short.got == long.got
     assert sorted(map(repr, short.lines)) == sorted(map(repr, long.lines))
     assert sorted(map(repr, short.pulled)) == sorted(map(repr, long.pulled))
@@ -351,7 +245,7 @@ async def test_what_ends_a_permission_ends_what_is_being_sent(
             assert len(await wire.rest()) < len(PAYLOAD)
         return []
 
-    short, long = await half_told(tmp_path, story)
+    short, long = await half_same(tmp_path, story)
     assert short == long
     assert short[0][1] == "cut"
     assert short[0][2] is not None
@@ -364,7 +258,7 @@ async def test_a_device_that_leaves_in_the_middle(tmp_path: Path) -> None:
             await bench.sending()
         return []
 
-    short, long = await half_told(tmp_path, story)
+    short, long = await half_same(tmp_path, story)
     assert short == long == [("blob", "left", None, "hit")]
 
 
@@ -377,7 +271,7 @@ async def test_a_device_that_takes_nothing_is_cut(tmp_path: Path) -> None:
         return []
 
     tls = TlsLimits(stall_seconds=0.3, min_bytes_per_second=100_000_000)
-    short, long = await half_told(tmp_path, story, tls=tls)
+    short, long = await half_same(tmp_path, story, tuning=Tuning(tls=tls))
     assert short == long == [("blob", "left", None, "hit")]
 
 
@@ -393,26 +287,6 @@ async def test_a_connection_ends_with_a_block_that_is_not_right(
             assert 0 < len(got) < len(PAYLOAD)
         return []
 
-    short, long = await half_told(tmp_path, story)
+    short, long = await half_same(tmp_path, story)
     assert short == long
     assert [each[1:] for each in short] == [("cut", Reason.INTEGRITY, "hit")]
-
-
-async def half_told(
-    tmp_path: Path, story: Story, *, tls: TlsLimits | None = None
-) -> tuple[list[Report], list[Report]]:
-    """What was reported both ways, where how many bytes went out is left to chance."""
-    async with Registry() as registry:
-        short = await told(story, tmp_path / "short", registry, lanes=True, tls=tls)
-        long = await told(story, tmp_path / "long", registry, lanes=False, tls=tls)
-    assert (short.asked, long.asked) == (0, 1)
-    first, second = (
-        [(role, outcome, reason, cache) for _, _, role, outcome, reason, sent, cache in one.pulled]
-        for one in (short, long)
-    )
-    lines = [
-        [{k: v for k, v in line.items() if k not in ("bytes", "error")} for line in one.lines]
-        for one in (short, long)
-    ]
-    assert lines[0] == lines[1]
-    return first, second

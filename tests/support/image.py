@@ -24,6 +24,7 @@ __all__ = [
     "one_layer_image",
     "push",
     "small_image",
+    "with_two_sizes",
 ]
 
 _DOCKER_TYPES = {
@@ -133,6 +134,23 @@ async def push(
                 ):
                     pass
     return image.index
+
+
+def with_two_sizes(image: Image) -> Image:
+    """An index of two images with one layer, whose sizes disagree: the registry has to be asked.
+
+    Arguments:
+        image: one manifest, with that layer.
+    """
+    ((_, right),) = image.manifests.values()
+    document = json.loads(right)
+    document["layers"][0]["size"] += 1
+    wrong = json.dumps(document).encode()
+    children = {Digest.of(data): (OCI_MANIFEST, data) for data in (wrong, right)}
+    described = [_descriptor(media_type, data) for media_type, data in children.values()]
+    index = json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": described})
+    top = Digest.of(index.encode())
+    return Image(top, {**children, top: (OCI_INDEX, index.encode())}, image.blobs)
 
 
 def _translated(data: bytes) -> bytes:

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 
 from aiohttp import hdrs, web
 
-from facade.errors import FacadeError
+from facade.errors import FacadeError, Unavailable
 from facade.oci.digest import Digest
 from facade.oci.errorcodes import Answer, answer_for, body
 from facade.oci.ranges import ByteRange, parse_range
 from facade.oci.request import PullRequest
-from facade.serving.api.exchange import Exchange
+from facade.reasons import Reason
+from facade.serving.api.exchange import Exchange, Record
 from facade.serving.api.words import for_device
 
 CACHE_FOREVER = "private, max-age=31536000, immutable"
@@ -108,17 +109,30 @@ def whole(exchange: Exchange, data: bytes, headers: dict[str, str]) -> web.Respo
     return web.Response(body=body, headers=entire(data, headers).headers)
 
 
-def refusal(exchange: Exchange, error: FacadeError, *, size: int | None = None) -> web.Response:
-    """The OCI answer to `error` (interface.md, "Device port").
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The OCI answer to an error."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+def refused(record: Record, error: FacadeError, *, size: int | None = None) -> Refusal:
+    """The answer to `error` (interface.md, "Device port").
 
     Arguments:
         size: of the representation, for the Content-Range of a 416.
     """
-    pull: PullRequest | None = exchange.pull
+    pull: PullRequest | None = record.pull
     answer = answer_for(error, pull.role if pull is not None else None)
     if answer.status == 500:  # a defect of ours is no verdict on the request: it may try again
         answer = Answer(503, answer.code)
-    headers = {hdrs.CONTENT_TYPE: JSON, hdrs.CACHE_CONTROL: NO_STORE, hdrs.SERVER: SERVER}
+    headers: dict[str, str] = {
+        hdrs.CONTENT_TYPE: JSON,
+        hdrs.CACHE_CONTROL: NO_STORE,
+        hdrs.SERVER: SERVER,
+    }
     if answer.status in _RETRYABLE:
         seconds = error.retry_after if error.retry_after is not None else 0
         headers[hdrs.RETRY_AFTER] = str(max(1, math.ceil(seconds or DEFAULT_RETRY_AFTER_SECONDS)))
@@ -126,8 +140,20 @@ def refusal(exchange: Exchange, error: FacadeError, *, size: int | None = None) 
         headers[hdrs.ALLOW] = METHODS
     if answer.status == 416 and size is not None:
         headers[hdrs.CONTENT_RANGE] = f"bytes */{size}"
-    return web.Response(
-        status=answer.status,
-        body=body(answer.code, for_device(error, pull), error.reason, exchange.id),
-        headers=headers,
+    content = body(answer.code, for_device(error, pull), error.reason, record.id)
+    headers[hdrs.CONTENT_LENGTH] = str(len(content))
+    return Refusal(answer.status, headers, content)
+
+
+def refusal(exchange: Exchange, error: FacadeError, *, size: int | None = None) -> web.Response:
+    """`refused`, for the HTTP server."""
+    made = refused(exchange, error, size=size)
+    return web.Response(status=made.status, body=made.body, headers=made.headers)
+
+
+def unforeseen() -> Unavailable:
+    """What a defect of ours is to whoever asked; the log has its traceback."""
+    return Unavailable(
+        "Something went wrong inside the facade. Its operator finds it in the log by this request id.",
+        reason=Reason.INTERNAL,
     )

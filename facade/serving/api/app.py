@@ -14,13 +14,12 @@ import structlog
 from aiohttp import web
 
 from facade.clock import Clock
-from facade.errors import FacadeError, Unavailable
+from facade.errors import FacadeError
 from facade.observability.access import AccessLog
 from facade.observability.logs import begin_request, request_ids
 from facade.observability.metrics import Metrics
 from facade.oci.host import RegistryHost
-from facade.reasons import Reason
-from facade.serving.api.answers import refusal
+from facade.serving.api.answers import refusal, unforeseen
 from facade.serving.api.exchange import LEFT_STATUS, Bookkeeper, Books, Exchange
 from facade.serving.api.lane import Lanes, Server
 from facade.serving.api.peer import Authorities, Peers
@@ -80,7 +79,7 @@ def device_app(
     if tracer is not None:
         port = DevicePort(routes, TracedBooks(books, tracer), clock, ids)
         return DeviceApp(tracer.around(port.handle))
-    understood = Understood(routes.parse)
+    understood = Understood(routes.read)
     shortcut = Shortcut(
         understood=understood,
         pulls=pulls,
@@ -155,11 +154,7 @@ class DevicePort:
             return exchange.response or web.Response(status=LEFT_STATUS)
         except Exception:
             log.exception("request_failed", path=exchange.http.path, method=exchange.http.method)
-            exchange.error = Unavailable(
-                "Something went wrong inside the facade. Its operator finds it in the log by "
-                "this request id.",
-                reason=Reason.INTERNAL,
-            )
+            exchange.error = unforeseen()
         if exchange.response is not None:  # the head is out: no second answer can follow it
             if exchange.http.transport is not None:
                 exchange.http.transport.abort()

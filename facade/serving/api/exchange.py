@@ -71,6 +71,11 @@ class Exchange(Record):
         return self.method == "HEAD"
 
 
+def place(http: web.BaseRequest) -> tuple[str, str | None]:
+    """What a request names: its path, and containerd's `?ns=`."""
+    return http.path, http.query.get("ns") if http.query_string else None
+
+
 class Books(Protocol):
     """Where it is written down."""
 

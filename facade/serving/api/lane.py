@@ -3,7 +3,7 @@
     TLS ⇄ Lane ⇄ the HTTP server's protocol, made when it is first needed
 
 Guarantees: nothing is answered beside what the HTTP server has in hand on a connection, nor beside what
-the lane itself is sending: what comes meanwhile is kept, at most one TLS record, and is the HTTP
+the lane itself has in hand: what comes meanwhile is kept, at most two TLS records, and is the HTTP
 server's. What the HTTP server is not needed for, it knows nothing of: it neither closes a connection on
 which a blob is being sent, nor does it wait for it (`Lanes.finish` does).
 What is answered, and how, `shortcut` says.
@@ -20,6 +20,9 @@ from facade.serving.api.understood import Understood, is_one_head
 from facade.serving.identity.stream import TlsTransport
 
 Server = Callable[[], asyncio.Protocol]
+
+MAX_LATER_BYTES = 16 * 1024
+"""Kept of what comes while a lane has something in hand, before it stops reading."""
 
 
 class Shortcut(Protocol):
@@ -137,7 +140,9 @@ class Lane(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._sending is not None:
             self._later += data
-            self.transport.pause_reading()
+            if len(self._later) >= MAX_LATER_BYTES:
+                # Not before: who is not read from is not seen to leave, and may have much to wait for.
+                self.transport.pause_reading()
             return
         # Who sends on without waiting gets one answer a turn from the HTTP server: a thousand in one
         # go would keep everybody else waiting.
@@ -163,6 +168,7 @@ class Lane(asyncio.Protocol):
         self._closing = closing
         self._sending = begin(self._carried(sending))
         if self._sending is not None:
+            self.transport.request_read()
             self._take_back()
 
     async def drained(self) -> None:

@@ -17,7 +17,7 @@ from facade.oci.host import RegistryHost
 from facade.oci.request import PullRequest, Role
 from facade.reasons import Reason
 from facade.serving.api.answers import JSON, NO_STORE, entire, plan, refusal, whole
-from facade.serving.api.exchange import Exchange
+from facade.serving.api.exchange import Exchange, place
 from facade.serving.api.peer import Peers
 from facade.serving.api.streaming import Sender
 from facade.serving.pulls.answers import ManifestAnswer
@@ -150,8 +150,10 @@ class Routes:
 
     def parse(self, http: web.BaseRequest) -> PullRequest | FacadeError:
         """What a path under `/v2/` asks for, or why it asks for nothing."""
-        path = http.path
-        ns = http.query.get("ns") if http.query_string else None
+        return self.read(*place(http))
+
+    def read(self, path: str, ns: str | None) -> PullRequest | FacadeError:
+        """`parse`, of a request's `place`."""
         known = self._parsed.get((path, ns))
         if known is not None:
             return known

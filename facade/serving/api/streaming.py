@@ -47,7 +47,7 @@ class Output(Protocol):
         ...
 
     async def begin(self) -> None:
-        """Write the head; the first piece follows at once."""
+        """The head is next: it goes out with the first piece, which follows at once, or with the end."""
         ...
 
     async def write(self, piece: memoryview) -> None:
@@ -89,26 +89,33 @@ class Sender:
     async def send(
         self, exchange: Exchange, device: Device, answer: BlobAnswer, plan: Plan
     ) -> web.StreamResponse:
-        """Send what `plan` says of `answer`.
+        """Send what `plan` says of `answer`, through the HTTP server. Raises like `blob`."""
+        output = HttpOutput(exchange, plan)
+        await self.blob(exchange, device, answer, output)
+        return output.response
+
+    async def blob(
+        self, record: Record, device: Device, answer: BlobAnswer, output: Output
+    ) -> None:
+        """Send what the plan of `output` says of `answer`. Whoever calls holds a request's slot.
 
         Raises what the stream raises before its first byte; after that the connection is cut and
-        `exchange.error` says why.
+        `record.error` says why.
         """
-        output = HttpOutput(exchange, plan)
+        key = device_key(device)
         async with (
-            self._watched(exchange, device, answer.request, output.transport),
-            self._pulls.streams.hold(device_key(device)),
+            self._watched(record, device, answer.request, output.transport),
+            self._pulls.streams.hold(key),
         ):
             if self._pulls.rates is not None:
-                await self._pulls.rates.stream(device_key(device))
+                await self._pulls.rates.stream(key)
             async with aclosing(await answer.open()) as stream:
-                await self._send(exchange, device, stream, output)
-        return output.response
+                await self._send(record, device, stream, output)
 
     async def send_ready(
         self, record: Record, device: Device, ready: ReadyBlob, output: Output
     ) -> None:
-        """As `send`, what is open already; a request's slot is taken here. Its stream is closed."""
+        """As `blob`, what is open already; a request's slot is taken here. Its stream is closed."""
         key = device_key(device)
         async with (
             aclosing(ready.stream),

@@ -8,7 +8,7 @@ import pytest
 from aiohttp.test_utils import make_mocked_request
 
 from facade.errors import NotFound
-from facade.serving.api.lane import Lane, Lanes
+from facade.serving.api.lane import MAX_LATER_BYTES, Lane, Lanes
 from facade.serving.api.understood import MAX_WORDS_BYTES, Understood, is_one_head
 from facade.serving.identity.stream import TlsTransport
 
@@ -78,6 +78,9 @@ class Transport:
     def answered(self) -> None:
         self.answers += 1
 
+    def request_read(self) -> None:
+        """Nobody looks at the limit on trickling requests here."""
+
     def pause_reading(self) -> None:
         self.paused = True
 
@@ -103,7 +106,7 @@ class Lease:
 class Bench:
     def __init__(self) -> None:
         self.shortcut, self.server, self.transport = Answering(), HttpServer(), Transport()
-        understood = Understood(lambda _: NotFound("Nothing is learnt here."))
+        understood = Understood(lambda *_: NotFound("Nothing is learnt here."))
         self.lanes = Lanes(shortcut=self.shortcut, understood=understood, idle_seconds=60.0)
         self.lane = Lane(self.lanes, lambda: self.server)
         self.lane.connection_made(cast("TlsTransport", self.transport))
@@ -165,11 +168,23 @@ async def test_nothing_is_answered_beside_what_the_lane_sends(more: bytes) -> No
     bench = Bench()
     sending = Sending(bench)
     bench.lane.data_received(more)
-    assert bench.transport.paused  # no more than one record is kept
+    assert not bench.transport.paused  # it would not be seen to leave
     assert (bench.shortcut.asked, bench.server.given) == ([], [])
     await sending.ended()
     assert (bench.shortcut.asked, bench.server.given) == ([], [more])
-    assert not bench.transport.paused
+
+
+async def test_no_more_than_so_much_is_kept_of_what_comes_meanwhile() -> None:
+    bench = Bench()
+    sending = Sending(bench)
+    pieces = [b"x" * (MAX_LATER_BYTES - 1), b"y" * 16 * 1024]
+    paused = []
+    for piece in pieces:
+        bench.lane.data_received(piece)
+        paused.append(bench.transport.paused)
+    await sending.ended()
+    assert [*paused, bench.transport.paused] == [False, True, False]
+    assert bench.server.given == [b"".join(pieces)]
 
 
 async def test_the_http_server_is_done_with_a_connection_while_the_lane_sends() -> None:
