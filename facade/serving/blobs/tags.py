@@ -11,6 +11,7 @@ the node's key, nor does it hide anything.
 """
 
 import hashlib
+import hmac
 import os
 import struct
 from pathlib import Path
@@ -18,8 +19,6 @@ from typing import Self
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from facade.errors import Integrity
 from facade.oci.digest import Digest
@@ -56,15 +55,22 @@ class TagKey:
     def __init__(self, secret: bytes) -> None:
         if len(secret) != NODE_KEY_BYTES:
             raise Integrity(f"The node key must have {NODE_KEY_BYTES} bytes, not {len(secret)}.")
-        self._secret = secret
+        # HKDF's first half (extract, without a salt) is the same for all objects.
+        self._expand = hmac.new(hmac.digest(bytes(32), secret, "sha256"), digestmod="sha256")
         self.id = hashlib.sha256(b"facade node key id\0" + secret).digest()[:8]
         """Names the key in sidecars without telling it."""
 
     def derive(self, digest: Digest) -> "_ObjectKeys":
         """The keys of one object."""
         info = f"facade block tags {digest}".encode()
-        material = HKDF(SHA256(), 64, salt=None, info=info).derive(self._secret)
-        return _ObjectKeys(AESGCM(material[:32]), AESGCM(material[32:]))
+        first = self._block(info + b"\1")
+        return _ObjectKeys(AESGCM(first), AESGCM(self._block(first + info + b"\2")))
+
+    def _block(self, data: bytes) -> bytes:
+        """One of HKDF's second half (RFC 5869, 2.3). A copy is a quarter of what `cryptography`'s costs."""
+        block = self._expand.copy()
+        block.update(data)
+        return block.digest()
 
     def __repr__(self) -> str:
         return f"TagKey({self.id.hex()})"

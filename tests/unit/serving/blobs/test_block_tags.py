@@ -3,6 +3,9 @@
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -29,6 +32,21 @@ def sidecar_of(content: bytes, step: int = BLOCK_BYTES, key: TagKey = KEY) -> by
     for at in range(0, len(content), step):
         writer.update(memoryview(content)[at : at + step])
     return writer.sidecar(len(content), "ghcr.io:5000")
+
+
+def test_an_objects_keys_are_hkdfs_of_the_nodes_key_and_the_digest() -> None:
+    """What stores hold already depends on it."""
+    digest = Digest.of(b"content")
+    info = f"facade block tags {digest}".encode()
+    keys = HKDF(SHA256(), 64, salt=None, info=info).derive(bytes(range(32)))
+    head, nonce, head_tag, tag = _parts(sidecar_of(b"content"))
+    assert tag == AESGCM(keys[:32]).encrypt(bytes(12), b"", b"content")
+    assert head_tag == AESGCM(keys[32:]).encrypt(nonce, b"", head)
+
+
+def _parts(sidecar: bytes) -> tuple[bytes, bytes, bytes, bytes]:
+    """Of an object with one block."""
+    return sidecar[:-44], sidecar[-44:-32], sidecar[-32:-16], sidecar[-16:]
 
 
 def blocks(content: bytes) -> list[memoryview]:
