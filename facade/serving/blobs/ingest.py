@@ -8,7 +8,6 @@ published too. Bytes of a partial are nobody's content. Whoever follows the file
 verdict decides.
 """
 
-import asyncio
 import contextlib
 import fcntl
 import os
@@ -33,6 +32,7 @@ from facade.serving.blobs.port import BlobKey, Feed
 from facade.serving.blobs.refused import note
 from facade.serving.blobs.sidecars import Sidecars
 from facade.serving.blobs.tags import TagKey, TagWriter
+from facade.serving.blobs.threads import run_to_end
 
 log = structlog.get_logger(__name__)
 
@@ -154,7 +154,7 @@ class LocalIngest:
             finish: Callable[[], None] = self._let_go
             if not (keep and self.have):
                 finish = partial(self._void, None if self.have else refusal)
-            await asyncio.get_running_loop().run_in_executor(self._place.mode.executor, finish)
+            await run_to_end(self._place.mode.executor, finish)
 
     def abandon(self) -> None:
         """Close at once, keeping the bytes, when nobody has it yet."""

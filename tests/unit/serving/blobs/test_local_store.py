@@ -3,7 +3,9 @@
 import asyncio
 import os
 import resource
+import threading
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -103,6 +105,29 @@ async def leave_half(store: LocalStore, long_key: BlobKey) -> None:
     ingest = await store.ingest(long_key, 1000, lambda _: None)
     ingest.write(memoryview(b"x"))
     await ingest.close(keep=True)
+
+
+@pytest.mark.parametrize("keep", [True, False])
+async def test_who_is_cancelled_while_closing_an_ingest_leaves_no_lock(
+    tmp_path: Path, keep: bool
+) -> None:
+    with ThreadPoolExecutor(1) as executor:
+        store = LocalStore.at(tmp_path, executor)
+        ingest = await store.ingest(KEY, len(CONTENT), lambda _: None)
+        ingest.write(memoryview(CONTENT[:9]))
+        busy = threading.Event()
+        executor.submit(busy.wait)  # the close cannot begin yet
+        task = asyncio.create_task(ingest.close(keep=keep))
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.sleep(0)
+        busy.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        again = await store.ingest(KEY, len(CONTENT), lambda _: None)
+        assert again.have == (9 if keep else 0)
+        await again.close(keep=False)
+        store.close()
 
 
 async def test_nobody_else_can_look_into_it(tmp_path: Path) -> None:
