@@ -10,6 +10,7 @@ belongs to one process (tuf shares it with nobody).
 """
 
 import gc
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -153,7 +154,10 @@ class Verifier:
     def _persist(self, name: str, data: bytes) -> None:
         """As the updater does: whole or not at all, in a new file, for `served` links to the old one."""
         temporary = self._folder / f".{name}.new"
-        temporary.write_bytes(data)
+        temporary.unlink(missing_ok=True)  # of a time when the disk was full
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with open(descriptor, "wb") as file:
+            file.write(data)
         temporary.replace(self._folder / name)
 
     def _read(self, name: str) -> bytes:

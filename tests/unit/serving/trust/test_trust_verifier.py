@@ -61,6 +61,20 @@ def test_an_unchanged_fleet_is_taken_over_unread(
     assert not [name for name in source.requests if "dev" in name]
 
 
+def test_what_is_persisted_is_for_nobody_else_and_replaces_what_a_full_disk_left(
+    verifier: Verifier, tmp_path: Path
+) -> None:
+    """tuf makes its files so; a fleet's is ours to make."""
+    folder = tmp_path / "m"
+    (folder / ".dev.json.new").write_bytes(b"half of it")
+    (folder / ".dev.json.new").chmod(0o644)
+    verifier.refresh(None, ["dev"])
+    modes = {path.name: path.stat().st_mode & 0o077 for path in folder.glob("*.json")}
+    assert "dev.json" in modes
+    assert set(modes.values()) == {0}, modes
+    assert not (folder / ".dev.json.new").exists()
+
+
 def test_a_changed_fleet_is_parsed_and_verified_once(repo: TufRepo, verifier: Verifier) -> None:
     """10,000 targets take a quarter of a second of a thread that holds the interpreter for most of it."""
     before = verifier.refresh(None, ["dev"])
