@@ -156,7 +156,7 @@ class Verifier:
         temporary = self._folder / f".{name}.new"
         temporary.unlink(missing_ok=True)  # of a time when the disk was full
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with open(descriptor, "wb") as file:
+        with os.fdopen(descriptor, "wb") as file:
             file.write(data)
         temporary.replace(self._folder / name)
 
