@@ -231,10 +231,14 @@ def a_path_of_another_fleet(it: Siege) -> None:
 
 
 def a_delegation_outside_its_fleets_paths(it: Siege) -> None:
+    delegate_paths(it, "dev/*/*", "elsewhere/*/*")
+    sign_evil(it)
+
+
+def delegate_paths(it: Siege, *paths: str) -> None:
     roles = delegations(it).roles
     assert roles is not None
-    roles["dev"].paths = ["*/*/*"]
-    sign_evil(it)
+    roles["dev"].paths = list(paths)
     it.tuf.bump("dev")
     it.tuf.bump("targets")
 
@@ -268,6 +272,21 @@ async def test_attack_on_a_fleets_role(it: Siege, attack: Callable[[Siege], None
     assert (await it.get(it.at(it.good))).status != 200, "nothing is served on that role's word"
     assert (await it.get(it.at(it.theirs), other)).status == 200
     assert await it.complaints() != []
+
+
+async def test_a_delegation_that_reaches_into_another_fleets_paths_stops_both(it: Siege) -> None:
+    """A TUF client would ask the first about everything, and never come to the other fleet's own role."""
+    other = it.other_ca.device("other")
+    assert (await it.get(it.at(it.theirs), other)).status == 200
+    mark = len(it.facade.events)
+    delegate_paths(it, "*/*/*")
+    upper_roles(it)
+    it.write()
+    await it.event(
+        "metadata_problems", since=mark, words="'dev' comes before it and may sign its paths"
+    )
+    assert (await it.get(it.at(it.good))).reason == "not-signed"
+    assert (await it.get(it.at(it.theirs), other)).reason == "not-signed"
 
 
 async def test_target_with_our_digest_but_another_repository(it: Siege) -> None:
