@@ -172,23 +172,18 @@ class LaneOutput:
         self._lane = lane
         self._words = words
         self._date = date
-        self._head = b""
 
     async def begin(self) -> None:
-        self._head = self._make_head(self.plan.status, self.plan.headers)
+        self.transport.write(self._make_head(self.plan.status, self.plan.headers))
 
     async def write(self, piece: memoryview) -> None:
         if self.transport.is_closing():
             raise ConnectionResetError("The device has left.")
-        if self._head:
-            self.transport.writelines((self._head, piece))
-            self._head = b""
-        else:
-            self.transport.write(piece)
+        self.transport.write(piece)
         await self._lane.drained()
 
     async def end(self) -> None:
-        self.transport.write(self._head)  # of an empty body
+        """Everything was written."""
 
     def refuse(self, record: Record, error: FacadeError) -> None:
         """Answer with `error`, instead of what was to be sent."""

@@ -47,7 +47,7 @@ class Output(Protocol):
         ...
 
     async def begin(self) -> None:
-        """The head is next: it goes out with the first piece, which follows at once, or with the end."""
+        """Write the head; the first piece follows at once."""
         ...
 
     async def write(self, piece: memoryview) -> None:

@@ -23,6 +23,8 @@ _RECORD_BYTES = 16 * 1024
 _SLICE_BYTES = 256 * 1024
 """Plaintext encrypted before the ciphertext moves on. It bounds what OpenSSL's memory BIO, which
 never shrinks, grows to; 64 KiB slices cost 10 % more CPU a byte, 16 KiB ones 50 %."""
+
+
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 """`struct linger` (socket(7)): on, for no time."""
 
@@ -198,21 +200,18 @@ class TlsConnection(asyncio.BufferedProtocol):
                 self._written += len(data)
                 self._raw.write(data)
 
-    def write(self, *pieces: bytes | bytearray | memoryview) -> None:
-        """Encrypt and send `pieces`, a short one with the next; dropped when the connection is closing."""
-        if self._closing or not any(pieces):
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Encrypt and send `data`; dropped when the connection is closing."""
+        if self._closing or not data:
             return
-        tls, outgoing = self.tls, self._outgoing
+        tls = self.tls
         self.watchdog.asked = True
         self.watchdog.last = self._loop.time()
+        view = memoryview(data).cast("B")
         try:
-            for piece in pieces:
-                view = memoryview(piece).cast("B")
-                while view:
-                    view = view[tls.write(view[:_SLICE_BYTES]) :]
-                    if outgoing.pending >= _RECORD_BYTES:
-                        self._flush()
-            self._flush()
+            while view:
+                view = view[tls.write(view[:_SLICE_BYTES]) :]
+                self._flush()
         except ssl.SSLError:
             self.abort()
 
