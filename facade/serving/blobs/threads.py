@@ -50,9 +50,15 @@ class _End(Generic[_Result]):
         future.add_done_callback(self._tell)
 
     def __await__(self) -> Generator[Any, None, None]:
-        if not self._ended:
+        cancelled: asyncio.CancelledError | None = None
+        while not self._ended:
             self._asyncio_future_blocking = True
-            yield self
+            try:
+                yield self
+            except asyncio.CancelledError as error:  # also thrown in before its task waits (`eager`)
+                cancelled = error
+        if cancelled is not None:
+            raise cancelled
 
     def get_loop(self) -> asyncio.AbstractEventLoop:
         """The task's."""

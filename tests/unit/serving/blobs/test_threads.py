@@ -82,6 +82,26 @@ async def test_work_that_ends_before_its_waiter_is_a_task() -> None:
     assert got == [7] * 20
 
 
+async def test_a_waiter_cancelled_before_it_is_a_task_waits_for_the_end_too() -> None:
+    gate = threading.Event()
+    undone: list[bool] = []
+
+    async def work(executor: ThreadPoolExecutor) -> None:
+        await run_to_end(executor, lambda: gate.wait(5), undone.append)
+
+    with make_executor() as executor:
+        rest = begin(work(executor))
+        assert rest is not None
+        rest.cancel()
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert not rest.done()
+        gate.set()
+        with pytest.raises(asyncio.CancelledError):
+            await rest
+    assert undone == [True]
+
+
 async def _within(seconds: float, work: Coroutine[Any, Any, object]) -> None:
     async with asyncio.timeout(seconds):
         await work
