@@ -55,7 +55,7 @@ class _End(Generic[_Result]):
             self._asyncio_future_blocking = True
             try:
                 yield self
-            except asyncio.CancelledError as error:  # also thrown in before its task waits (`eager`)
+            except asyncio.CancelledError as error:  # perhaps before its task waits (`eager`)
                 cancelled = error
         if cancelled is not None:
             raise cancelled
