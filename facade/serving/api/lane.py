@@ -219,6 +219,11 @@ class Lane(asyncio.Protocol):
     async def _carried(self, sending: Coroutine[Any, Any, None]) -> None:
         try:
             await sending
+        except BaseException:
+            # Nobody knows how much of it is out: nothing may follow it.
+            if not self.transport.is_closing():
+                self.transport.abort()
+            raise
         finally:
             self._sending = None
             if not self.transport.is_closing():

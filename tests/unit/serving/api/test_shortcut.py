@@ -57,7 +57,7 @@ class Transport:
 class Bench:
     """A lane whose pulls raise `error` where a blob has to be waited for."""
 
-    def __init__(self, error: Exception) -> None:
+    def __init__(self, error: BaseException) -> None:
         async def blob(*_: object) -> None:
             raise error
 
@@ -93,8 +93,8 @@ class Bench:
             ids=(f"{number:016x}" for number in count()),
         )
         self.transport = Transport()
-        lanes = Lanes(shortcut=shortcut, understood=understood, idle_seconds=60.0)
-        self.lane = Lane(lanes, asyncio.Protocol)
+        self.lanes = Lanes(shortcut=shortcut, understood=understood, idle_seconds=60.0)
+        self.lane = Lane(self.lanes, asyncio.Protocol)
         self.lane.connection_made(cast("TlsTransport", self.transport))
 
     async def ask(self) -> Record:
@@ -132,3 +132,12 @@ async def test_a_connection_that_broke_is_never_left_open(gone: bool) -> None:
     assert (record.status, outcome(record)) == (499, "left")
     assert bench.transport.written == b""
     assert bench.transport.aborted is not gone
+
+
+async def test_nothing_follows_an_answer_that_was_given_up_from_within() -> None:
+    bench = Bench(asyncio.CancelledError())  # the device is still there
+    record = await bench.ask()
+    assert (record.status, outcome(record)) == (499, "left")
+    assert bench.transport.written == b""
+    assert bench.transport.aborted
+    assert not bench.lanes.open
