@@ -1,10 +1,12 @@
 """Made-up sessions of a device, the same with the lane and without: pipelined, split anywhere, ended early, of blobs
-that are at hand, that are not, and that may not be had; whatever it is, both give the same bytes.
+that are at hand, that are not, that may not be had, and that the registry fails to give; whatever it is, both give the
+same bytes, and nothing is held afterwards.
 """
 
 import asyncio
 import contextlib
 import random
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import shake_256
@@ -17,6 +19,7 @@ from tests.support.both_ways import quiet
 from tests.support.facade_app import FacadeApp, Tuning, path
 from tests.support.image import one_layer_image
 from tests.support.lanes import SECONDS, Wire, connected
+from tests.support.misbehaviour import Misbehaviour, corrupt, status, wrong_length
 from tests.support.pki import client_context
 from tests.support.registry import Registry
 
@@ -35,11 +38,14 @@ HEADERS = (
     f"X: {LAYERS[1].hex}\r\n",
     "Content-Length: 3\r\n",
 )
+TROUBLES = (status(404), wrong_length(5), corrupt())
+"""None that has the registry left alone for a while: when that is over is a matter of the moment."""
 
 
 @dataclass
 class Port:
     facade: FacadeApp
+    registry: Registry
 
     async def run(self, session: "Session") -> list[bytes]:
         """What the device gets."""
@@ -53,7 +59,17 @@ class Port:
                     break
         await quiet(facade)
         await facade.settled()
-        return got
+        self.registry.behave()
+        assert (facade.pulls.requests.keys, facade.pulls.streams.keys) == (0, 0)
+        await self._no_lane_is_open()
+        # How long it is to wait is a matter of the moment.
+        return [re.sub(rb"(?<=Retry-After: )\d+", b"*", each) for each in got]
+
+    async def _no_lane_is_open(self) -> None:
+        lanes = self.facade.app.lanes
+        async with asyncio.timeout(SECONDS):
+            while lanes is not None and lanes.open:  # noqa: ASYNC110 - real sockets
+                await asyncio.sleep(0.002)
 
     async def _take(self, step: "Step", wire: Wire, got: list[bytes]) -> None:
         match step:
@@ -65,17 +81,27 @@ class Port:
             case bool():
                 got.append(await _answer(wire, body=step))
             case Digest():
-                await self.facade.settled()
-                if await self.facade.store.remove(step) is not None:
-                    await self.facade.index.forget([step])
+                await self._forget(step)
+            case (Digest() as digest, trouble):
+                await self._forget(digest)
+                self.registry.script(f"*/blobs/{digest}", trouble)
+            case "disconnect":
+                self.facade.control.disconnect(self.registry.host)
             case "revoke":
                 self.facade.control.revoke("dev", "kiosk-7", self.facade.clock.time())
             case "restore":
                 self.facade.control.restore()
+                self.facade.connect(self.registry)
+
+    async def _forget(self, digest: Digest) -> None:
+        await self.facade.settled()
+        if await self.facade.store.remove(digest) is not None:
+            await self.facade.index.forget([digest])
 
 
-Step = bytes | bool | Digest | str
-"""Send; read an answer, with a body or without; have a blob forgotten; revoke, restore."""
+Step = bytes | bool | Digest | tuple[Digest, Misbehaviour] | str
+"""Send; read an answer, with a body or without; have a blob forgotten, and perhaps not given again; revoke,
+disconnect, restore."""
 
 
 async def _answer(wire: Wire, *, body: bool) -> bytes:
@@ -97,8 +123,7 @@ class Session:
             if chance.random() < 0.2:
                 steps += waiting
                 waiting.clear()
-                between: list[Step] = [*LAYERS, "revoke"]  # nothing is under way
-                steps.append(chance.choice(between))
+                steps.append(_between(chance))  # nothing is under way
             asked = _request(chance, registry)
             waiting.append(not asked.startswith(b"HEAD"))
             steps += _pieces(chance, asked)
@@ -107,13 +132,20 @@ class Session:
             if chance.random() < 0.85:
                 steps += waiting
                 waiting.clear()
-            if "revoke" in steps and chance.random() < 0.5:
+            if ("revoke" in steps or "disconnect" in steps) and chance.random() < 0.5:
                 steps += waiting
                 waiting.clear()
                 steps.append("restore")
-        if chance.random() < 0.8:  # else it leaves before it was answered
+        # Else it leaves before it was answered; what went wrong is remembered, so that must be seen both ways.
+        if any(isinstance(step, tuple) for step in steps) or chance.random() < 0.8:
             steps += waiting
         return cls([*steps, "restore"])
+
+
+def _between(chance: random.Random) -> Step:
+    what: list[Step] = [chance.choice(LAYERS), "revoke", "disconnect"]
+    what += [(chance.choice(LAYERS), chance.choice(TROUBLES))] * 2
+    return chance.choice(what)
 
 
 def _request(chance: random.Random, registry: Registry) -> bytes:
@@ -168,7 +200,7 @@ async def test_made_up_sessions(tmp_path: Path, seed: int) -> None:
             await stack.enter_async_context(facade)
             for number, image in enumerate(IMAGES):
                 await facade.sign(registry, "org/app", image, name=f"app-{number}")
-            ports.append(Port(facade))
+            ports.append(Port(facade, registry))
             words = [_plain(path(registry, "org/app", "blobs", LAYERS[0]), each) for each in PLAIN]
             await ports[-1].run(Session([step for each in words for step in (each, True)]))
         for _ in range(SESSIONS):
