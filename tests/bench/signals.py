@@ -4,9 +4,10 @@ Guarantees: what is under way is cancelled, once, and its clean-up is waited for
 """
 
 import asyncio
+import signal
 import sys
 from collections.abc import Callable, Coroutine
-from signal import SIGINT, SIGTERM, Signals
+from signal import SIG_IGN, SIGINT, SIGTERM, Signals
 from typing import Any, TypeVar
 
 _Result = TypeVar("_Result")
@@ -15,9 +16,9 @@ _Result = TypeVar("_Result")
 class Ended(Exception):
     """A signal ended it; everything is cleaned up."""
 
-    def __init__(self, signal: Signals) -> None:
-        super().__init__(signal.name)
-        self.signal = signal
+    def __init__(self, number: Signals) -> None:
+        super().__init__(number.name)
+        self.signal = number
 
 
 async def until_signal(work: Coroutine[Any, Any, _Result], begin: Callable[[], None]) -> _Result:
@@ -30,16 +31,19 @@ async def until_signal(work: Coroutine[Any, Any, _Result], begin: Callable[[], N
     task = loop.create_task(work)
     heard: list[Signals] = []
 
-    def hear(signal: Signals) -> None:
-        if not heard:  # a second one would cancel the clean-up
-            print(f"{signal.name}: ending all servers …", file=sys.stderr, flush=True)
-            begin()
-            task.cancel()
-        heard.append(signal)
+    def hear(number: Signals) -> None:
+        heard.append(number)
+        for each in (SIGINT, SIGTERM):
+            # For good, not as long as the loop: a second one would cancel the clean-up, or end us behind it,
+            # when the loop has given its handlers back and the last word is not said yet.
+            loop.remove_signal_handler(each)
+            signal.signal(each, SIG_IGN)
+        print(f"{number.name}: ending all servers …", file=sys.stderr, flush=True)
+        begin()
+        task.cancel()
 
-    # For good: after this returns, asyncio.run still waits for the thread that measures.
-    for signal in (SIGINT, SIGTERM):
-        loop.add_signal_handler(signal, hear, signal)
+    for each in (SIGINT, SIGTERM):
+        loop.add_signal_handler(each, hear, each)
     try:
         return await task
     except (asyncio.CancelledError, Exception) as error:
