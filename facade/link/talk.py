@@ -68,9 +68,8 @@ class Talk:
                 self.close()
         if self._response is None:
             self._frames = asyncio.Queue()
-            self._frames.put_nowait(
-                frame
-            )  # aiohttp sends its head with the first piece, not before
+            # Before the request: aiohttp sends its head with the first piece, not earlier.
+            self._frames.put_nowait(frame)
             self._response = await self._caller.session.post(
                 self._route,
                 data=_until_empty(self._frames),

@@ -34,9 +34,8 @@ class Sidecars:
             return False
         try:
             os.setxattr(fd, ATTRIBUTE, sidecar)
-        except (
-            OSError
-        ):  # no such thing here, or no room: what is wrong with the disk the file tells
+        except OSError:
+            # No such thing here, or no room: what is wrong with the disk the file will tell.
             return False
         return True
 

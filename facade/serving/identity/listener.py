@@ -85,9 +85,8 @@ def peer_name(name: tuple[str, int] | None) -> str:
 
 def half_close(raw: asyncio.Transport) -> None:
     """Say that nothing more comes, and take up reading, which tells when the client has gone."""
-    with contextlib.suppress(
-        OSError
-    ):  # it has gone, unread: what was said last was answered with a reset
+    # It may have gone, unread: what was said last was answered with a reset then.
+    with contextlib.suppress(OSError):
         if raw.can_write_eof():
             raw.write_eof()
     raw.resume_reading()
