@@ -18,9 +18,9 @@ from facade.serving.identity.handshake import HandshakeReason
 from facade.serving.identity.limits import TlsLimits
 from tests.support.facade_app import FacadeApp, Tuning, path
 from tests.support.image import Image
-from tests.support.pki import Authority, client_context, server_context
+from tests.support.pki import Authority, client_context
 from tests.support.registry import Registry
-from tests.support.tls_listener import ScriptedProtocol, tls_listener
+from tests.support.tls_listener import ScriptedProtocol, tls_context, tls_listener
 
 MIB = 1024 * 1024
 
@@ -131,7 +131,7 @@ async def test_a_long_manifest_that_is_not_read_ends_with_the_right_to_it(
 async def test_one_device_cannot_have_all_connections() -> None:
     """Established and silent: each is kept for a minute, so a few thousand would shut the port."""
     server_ca, device_ca = Authority.root("Server CA"), Authority.root("Device CA")
-    context = server_context(server_ca.server(), device_ca)
+    context = tls_context(server_ca.server(), device_ca)
     greedy, modest = (client_context(server_ca, device_ca.device(name=n)) for n in ("a", "b"))
     limits = TlsLimits(max_per_certificate=3)
     async with (

@@ -10,7 +10,7 @@ from tests.fuzz.harness import Harness
 
 _TABLE = {
     "device_port": """request ranges conditions references proxy-header""",
-    "certificates": """certificate certificate-signed identity crl crl-signed device-ca handshake-message certificate-request""",
+    "certificates": """certificate certificate-signed identity crl crl-signed device-ca certificate-presented certificate-request""",
     "links": """from-worker from-parent samples findings order""",
     "upstream": """manifest challenge link redirect token retry-after rate-limits tag-list manifest-headers address image-config words""",
     "metadata": """tuf-raw tuf-signed target block-tags""",

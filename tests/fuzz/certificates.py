@@ -18,7 +18,7 @@ from facade.serving.identity.certificate import (
     SpiffeRule,
     SubjectRule,
 )
-from facade.serving.identity.handshake import CertificateWatch
+from facade.serving.identity.handshake import presented
 from facade.serving.identity.revocation import check, crl_warnings, read_crls
 from facade.serving.identity.tls import revoked_cas
 from facade.wings import Revocations
@@ -36,7 +36,6 @@ class Certificates:
     def __init__(self) -> None:
         self.authority = Authority.root("Device CA")
         self.cas = DeviceCA.from_pem(self.authority.pem, ("dev",))
-        self.watch = CertificateWatch()
         self.crls = read_crls(self.authority.crl(), self.cas.certificates)
 
     def der(self, data: bytes) -> None:
@@ -91,11 +90,9 @@ class Certificates:
         revoked_cas((found,), self.crls)
         assert len(issuers_of(data)) == len(found.certificates)
 
-    def message(self, data: bytes) -> None:
-        """A Certificate message of a handshake that failed, as it goes into the log."""
-        self.watch.forget()
-        self.watch._message_passed(None, "read", 0x0304, 22, 11, data)
-        seen = self.watch.seen()
+    def presented(self, data: bytes) -> None:
+        """What somebody presented who was refused, as it goes into the log."""
+        seen = presented(data)
         assert seen is None or (len(seen.subject) <= 300 and len(seen.serial) <= 64)
 
     def _signed(self, data: bytes) -> bytes:
@@ -122,7 +119,6 @@ def harnesses() -> list[Harness]:
     authority = certificates.authority
     leaf = authority.device()
     crl = _list_of(authority)
-    header = b"\x0b\0\0\0" + b"\0" + b"\0\0\0"
     return [
         Harness("certificate", certificates.der, [leaf.der]),
         Harness(
@@ -147,12 +143,7 @@ def harnesses() -> list[Harness]:
             [authority.pem, authority.pem + authority.intermediate().pem],
             [b"-----BEGIN CERTIFICATE-----\n", b"-----END CERTIFICATE-----\n"],
         ),
-        Harness(
-            "handshake-message",
-            certificates.message,
-            [header + len(leaf.der).to_bytes(3, "big") + leaf.der],
-            [b"\xff\xff\xff"],
-        ),
+        Harness("certificate-presented", certificates.presented, [leaf.der]),
         Harness("certificate-request", request, [new_csr(new_key()).encode()]),
     ]
 

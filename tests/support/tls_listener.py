@@ -1,15 +1,27 @@
 """A listener under our TLS transport, with hooks that remember and a protocol that does as told."""
 
 import asyncio
-import ssl
+import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from ipaddress import ip_network
+from pathlib import Path
 
 from facade.serving.identity.factory import TlsProtocolFactory, tls_protocol_factory
 from facade.serving.identity.handshake import HandshakeReason, PeerCertificate
 from facade.serving.identity.limits import TlsLimits
+from facade.serving.identity.openssl import TlsContext
+from tests.support.pki import Authority, Leaf
+
+
+def tls_context(server: Leaf, *device_cas: Authority) -> TlsContext:
+    """The device port's, of what tests have in memory."""
+    with tempfile.TemporaryDirectory() as folder:
+        files = server.write(Path(folder))
+        anchors = Path(folder, "anchors.pem")
+        anchors.write_bytes(b"".join(ca.pem for ca in device_cas))
+        return TlsContext(files.certificate, files.key, [anchors])
 
 
 @dataclass
@@ -108,7 +120,7 @@ class TlsListener:
 
 @asynccontextmanager
 async def tls_listener(
-    context: ssl.SSLContext | Callable[[], ssl.SSLContext],
+    context: TlsContext | Callable[[], TlsContext],
     app_factory: Callable[[], asyncio.Protocol],
     limits: TlsLimits | None = None,
     *,
@@ -116,7 +128,7 @@ async def tls_listener(
 ) -> AsyncIterator[TlsListener]:
     """Listen on 127.0.0.1 while the block runs; all its connections end with it."""
     hooks = RecordedHooks()
-    source = (lambda: context) if isinstance(context, ssl.SSLContext) else context
+    source = (lambda: context) if isinstance(context, TlsContext) else context
     factory = tls_protocol_factory(
         source, app_factory, hooks=hooks, limits=limits, balancers=tuple(map(ip_network, balancers))
     )

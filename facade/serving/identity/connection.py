@@ -8,18 +8,15 @@ client sent unasked does not cost it the end of its answer. Does not know who th
 """
 
 import asyncio
-import contextlib
 import socket
-import ssl
 import struct
 from functools import partial
 
 from facade.serving.identity.limits import Verdict, Watchdog
 from facade.serving.identity.listener import MAX_DISCARDED_BYTES, Farewell, Listener, half_close
+from facade.serving.identity.openssl import TlsError, TlsSession
 from facade.serving.identity.stream import TlsTransport
 
-_RECORD_BYTES = 16 * 1024
-"""Plaintext of the largest TLS record (RFC 8446, 5.1): what one SSL read can give."""
 _SLICE_BYTES = 256 * 1024
 """Plaintext encrypted before the ciphertext moves on. It bounds what OpenSSL's memory BIO, which
 never shrinks, grows to; 64 KiB slices cost 10 % more CPU a byte, 16 KiB ones 50 %."""
@@ -33,7 +30,7 @@ class TlsConnection(asyncio.BufferedProtocol):
     """Stands between the plain transport `raw` and the application's protocol.
 
     Arguments:
-        tls, incoming, outgoing: the state after the handshake.
+        tls: the session after its handshake.
         der: the client's verified certificate.
         peername: the client's address where a balancer told it; None = the socket's.
     """
@@ -41,10 +38,8 @@ class TlsConnection(asyncio.BufferedProtocol):
     __slots__ = (
         "_closing",
         "_held",
-        "_incoming",
         "_listener",
         "_loop",
-        "_outgoing",
         "_peer_done",
         "_raw",
         "_read_paused",
@@ -63,17 +58,13 @@ class TlsConnection(asyncio.BufferedProtocol):
         self,
         listener: Listener,
         raw: asyncio.Transport,
-        tls: ssl.SSLObject,
-        incoming: ssl.MemoryBIO,
-        outgoing: ssl.MemoryBIO,
+        tls: TlsSession,
         der: bytes,
         peername: tuple[str, int] | None = None,
     ) -> None:
         self._listener = listener
         self._loop = asyncio.get_running_loop()
         self._raw = raw
-        self._incoming = incoming
-        self._outgoing = outgoing
         self._closing = False
         self._peer_done = False  # close_notify or FIN seen
         self._read_paused = False  # by the application
@@ -93,7 +84,8 @@ class TlsConnection(asyncio.BufferedProtocol):
         self.app = self._listener.app_factory()
         self._listener.clients[self.der] += 1
         self.app.connection_made(TlsTransport(self, self._raw))
-        self._deliver()
+        if self.more:  # otherwise the session tickets wait for the first answer
+            self._deliver()
 
     # What the plain transport calls.
 
@@ -106,7 +98,7 @@ class TlsConnection(asyncio.BufferedProtocol):
             if self._unasked > MAX_DISCARDED_BYTES:
                 self._raw.close()
             return
-        self._incoming.write(self._listener.received[:nbytes])
+        self.tls.receive(self._listener.received[:nbytes])
         self._deliver()
 
     def eof_received(self) -> bool:
@@ -148,12 +140,12 @@ class TlsConnection(asyncio.BufferedProtocol):
         tls = self.tls
         while self.more and not (self._read_paused or self._closing or self._peer_done):
             try:
-                data = tls.read(_RECORD_BYTES)
-            except ssl.SSLWantReadError:
-                break  # part of a record
-            except ssl.SSLError as error:
+                data = tls.read()
+            except TlsError as error:
                 self._break_off(error)
                 return
+            if data is None:
+                break  # part of a record
             if not data:
                 self._peer_closed()
             elif self.app is not None:
@@ -164,12 +156,11 @@ class TlsConnection(asyncio.BufferedProtocol):
             self._held = True
             self._raw.pause_reading()
 
-    def _break_off(self, error: ssl.SSLError) -> None:
+    def _break_off(self, error: TlsError) -> None:
         """The client broke the protocol: it gets the alert, the application the error."""
         self._closing = True
         self._timer.cancel()
-        alert = self._outgoing.read()
-        Farewell.say(self._listener, self._raw, alert)
+        Farewell.say(self._listener, self._raw, self.tls.outgoing())
         self._leave(error)
 
     def _peer_closed(self) -> None:
@@ -194,11 +185,10 @@ class TlsConnection(asyncio.BufferedProtocol):
     # Records out.
 
     def _flush(self) -> None:
-        if self._outgoing.pending:
-            data = self._outgoing.read()
-            if not self._raw.is_closing():
-                self._written += len(data)
-                self._raw.write(data)
+        data = self.tls.outgoing()
+        if data is not None and not self._raw.is_closing():
+            self._written += len(data)
+            self._raw.write(data)
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Encrypt and send `data`; dropped when the connection is closing."""
@@ -210,9 +200,10 @@ class TlsConnection(asyncio.BufferedProtocol):
         view = memoryview(data).cast("B")
         try:
             while view:
-                view = view[tls.write(view[:_SLICE_BYTES]) :]
+                tls.write(view[:_SLICE_BYTES])
+                view = view[_SLICE_BYTES:]
                 self._flush()
-        except ssl.SSLError:
+        except TlsError:
             self.abort()
 
     # What the application's transport asks.
@@ -225,7 +216,7 @@ class TlsConnection(asyncio.BufferedProtocol):
     @property
     def more(self) -> bool:
         """Whether bytes are here that the application was not given yet."""
-        return bool(self._incoming.pending or self.tls.pending())
+        return bool(self.tls.received)
 
     @property
     def read_paused(self) -> bool:
@@ -249,9 +240,7 @@ class TlsConnection(asyncio.BufferedProtocol):
         if self._closing:
             return
         self._closing = True
-        # It sends ours and wants the client's, which nobody waits for.
-        with contextlib.suppress(ssl.SSLError):
-            self.tls.unwrap()
+        self.tls.close_notify()
         self._flush()
         if (self._read_paused or self._held) and not self._raw.is_closing():
             half_close(self._raw)

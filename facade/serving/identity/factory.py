@@ -6,12 +6,12 @@ the socket and TLS.
 """
 
 import asyncio
-import ssl
 from collections.abc import Callable
 
 from facade.serving.identity.handshake import NullHooks, TlsHooks
 from facade.serving.identity.limits import TlsLimits
 from facade.serving.identity.listener import Listener, Network
+from facade.serving.identity.openssl import TlsContext
 from facade.serving.identity.proxied import ProxiedProtocol
 from facade.serving.identity.tls_transport import TlsServerProtocol
 
@@ -21,16 +21,14 @@ class TlsProtocolFactory:
 
     def __init__(
         self,
-        context: Callable[[], ssl.SSLContext],
+        context: Callable[[], TlsContext],
         app_factory: Callable[[], asyncio.Protocol],
         *,
         hooks: TlsHooks,
         limits: TlsLimits,
         balancers: tuple[Network, ...] = (),
     ) -> None:
-        self._source = context
-        self._observed: ssl.SSLContext | None = None
-        self._listener = Listener(self._context, app_factory, hooks, limits, balancers=balancers)
+        self._listener = Listener(context, app_factory, hooks, limits, balancers=balancers)
 
     def __call__(self) -> asyncio.BufferedProtocol:
         if self._listener.balancers:
@@ -52,16 +50,9 @@ class TlsProtocolFactory:
         for transport in tuple(self._listener.transports):
             transport.abort()
 
-    def _context(self) -> ssl.SSLContext:
-        context = self._source()
-        if context is not self._observed:
-            self._listener.watch.observe(context)
-            self._observed = context
-        return context
-
 
 def tls_protocol_factory(
-    context: Callable[[], ssl.SSLContext],
+    context: Callable[[], TlsContext],
     app_factory: Callable[[], asyncio.Protocol],
     *,
     hooks: TlsHooks | None = None,

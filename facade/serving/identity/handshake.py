@@ -1,21 +1,17 @@
 """Why a handshake failed, in a word for metrics, and whose certificate it was.
 
-Guarantees: `HandshakeReason` is a small closed set, so it may be a metric label. `CertificateWatch`
-sees the client's certificate also when OpenSSL refuses it, which Python's ssl offers no public
-way to learn (TLS 1.3 sends it encrypted, and a refused one is not kept). Where the private hook
-that it uses is absent, the certificate is simply not known; nothing else depends on it. What it
-saw was *not verified*: it is for logs, never for a decision.
+Guarantees: `HandshakeReason` is a small closed set, so it may be a metric label. `PeerCertificate` is
+bounded, whatever somebody presented. It was *not verified*: it is for logs, never for a decision.
 """
 
-import ssl
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Protocol
 
 from cryptography import x509
 
-_HANDSHAKE_RECORD = 22  # RFC 8446, 5.1: ContentType
-_CERTIFICATE_MESSAGE = 11  # RFC 8446, 4: HandshakeType
+from facade.serving.identity.openssl import TlsError
+
 _MAX_SUBJECT_CHARS = 256
 _MAX_SERIAL_CHARS = 64
 """A proper one has at most 40 (RFC 5280, 4.1.2.2); of what nobody verified, no more goes into a log."""
@@ -84,7 +80,7 @@ class NullHooks:
         pass
 
 
-# X509_V_ERR_… of openssl/x509_vfy.h; Python gives the number, not the name.
+# X509_V_ERR_… of openssl/x509_vfy.h.
 _VERDICTS = {
     2: HandshakeReason.UNKNOWN_CA,  # unable to get issuer certificate
     9: HandshakeReason.NOT_YET_VALID,
@@ -100,11 +96,11 @@ _NOT_TLS = frozenset(
 )
 
 
-def reason_for(error: ssl.SSLError) -> HandshakeReason:
-    """The reason behind what `do_handshake` raised."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return _VERDICTS.get(error.verify_code, HandshakeReason.BAD_CERTIFICATE)
-    words = error.reason or ""
+def reason_for(error: TlsError) -> HandshakeReason:
+    """The reason behind what `TlsSession.handshake` raised."""
+    words = error.reason
+    if words == "CERTIFICATE_VERIFY_FAILED":
+        return _VERDICTS.get(error.verdict, HandshakeReason.BAD_CERTIFICATE)
     if words == "PEER_DID_NOT_RETURN_A_CERTIFICATE":
         return HandshakeReason.NO_CERTIFICATE
     if "_ALERT_" in words:
@@ -114,55 +110,14 @@ def reason_for(error: ssl.SSLError) -> HandshakeReason:
     return HandshakeReason.PROTOCOL
 
 
-class CertificateWatch:
-    """Remembers the last client certificate that passed through an observed context.
-
-    Handshake steps are synchronous: call `forget` before one and `seen` after it, and what is
-    seen belongs to it.
-    """
-
-    def __init__(self) -> None:
-        self._message = b""
-        # What a connection is moved to once it is established. Its context has no message
-        # callback, so that bulk records do not pay for one (3 % of a transfer's CPU).
-        self.quiet = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-
-    def observe(self, context: ssl.SSLContext) -> None:
-        """Have `context` tell this watch about the certificates of its future handshakes."""
-        # The public class wraps the callback in enum conversions (10 µs a message); its base
-        # class does not. Both are private: absent in some future Python, we know less.
-        hook: Any = getattr(super(ssl.SSLContext, ssl.SSLContext), "_msg_callback", None)
-        if hook is not None:
-            hook.__set__(context, self._message_passed)
-
-    def forget(self) -> None:
-        """A handshake step begins."""
-        self._message = b""
-
-    def seen(self) -> PeerCertificate | None:
-        """The certificate presented in the step, None when there was none to be understood."""
-        der = _first_certificate(self._message)
-        if not der:
-            return None
-        try:
-            certificate = x509.load_der_x509_certificate(der)
-            subject = certificate.subject.rfc4514_string()
-            serial = f"{certificate.serial_number:x}"[:_MAX_SERIAL_CHARS]
-        except Exception:  # noqa: BLE001 - hostile bytes; cryptography raises many kinds
-            return None
-        return PeerCertificate(subject[:_MAX_SUBJECT_CHARS], serial)
-
-    def _message_passed(
-        self, _: object, direction: str, version: int, record: int, kind: int, data: bytes
-    ) -> None:
-        if kind == _CERTIFICATE_MESSAGE and record == _HANDSHAKE_RECORD and direction == "read":
-            self._message = data
-
-
-def _first_certificate(message: bytes) -> bytes:
-    """The leaf in a TLS 1.3 Certificate message (RFC 8446, 4.4.2), b"" when there is none."""
-    context_length = message[4] if len(message) > 4 else 0
-    at = 4 + 1 + context_length + 3  # header, context, length of the list
-    length = int.from_bytes(message[at : at + 3], "big")
-    der = message[at + 3 : at + 3 + length]
-    return der if len(der) == length else b""
+def presented(der: bytes) -> PeerCertificate | None:
+    """What a client presented, verified or not; None when there was nothing to be understood."""
+    if not der:
+        return None
+    try:
+        certificate = x509.load_der_x509_certificate(der)
+        subject = certificate.subject.rfc4514_string()
+        serial = f"{certificate.serial_number:x}"[:_MAX_SERIAL_CHARS]
+    except Exception:  # noqa: BLE001 - hostile bytes; cryptography raises many kinds
+        return None
+    return PeerCertificate(subject[:_MAX_SUBJECT_CHARS], serial)

@@ -8,14 +8,14 @@ connection, and a reset may overtake the alert (RFC 1122, 4.2.2.13).
 import asyncio
 import contextlib
 import ipaddress
-import ssl
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from facade.serving.identity.half_open import HalfOpen, plain
-from facade.serving.identity.handshake import CertificateWatch, TlsHooks
+from facade.serving.identity.handshake import TlsHooks
 from facade.serving.identity.limits import TlsLimits
+from facade.serving.identity.openssl import TlsContext
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -43,11 +43,10 @@ class Listener:
         balancers: from these a PROXY v2 header is required.
     """
 
-    context: Callable[[], ssl.SSLContext]
+    context: Callable[[], TlsContext]
     app_factory: Callable[[], asyncio.Protocol]
     hooks: TlsHooks
     limits: TlsLimits
-    watch: CertificateWatch = field(default_factory=CertificateWatch)
     received: memoryview = field(default_factory=_receive_buffer)
     transports: set[asyncio.Transport] = field(default_factory=set)
     unnamed: set[asyncio.Transport] = field(default_factory=set)
@@ -105,7 +104,9 @@ class Farewell(asyncio.BufferedProtocol):
         self._timer = loop.call_later(listener.limits.linger_seconds, raw.abort)
 
     @classmethod
-    def say(cls, listener: Listener, raw: asyncio.Transport, last_words: bytes) -> None:
+    def say(
+        cls, listener: Listener, raw: asyncio.Transport, last_words: bytes | memoryview | None
+    ) -> None:
         """Take over `raw` for its last moments; drop it when it is closing already."""
         farewell = cls(listener, raw)
         raw.set_protocol(farewell)

@@ -8,11 +8,11 @@ server never does, and TLS 1.3's half-close is not worth a state of its own here
 """
 
 import asyncio
-import ssl
 from collections.abc import Iterable
 from typing import Any, Protocol
 
 from facade.serving.identity.limits import Watchdog
+from facade.serving.identity.openssl import TlsSession
 
 _JOIN_BELOW_BYTES = 16 * 1024
 """Pieces that fit one TLS record together are sent as one."""
@@ -23,7 +23,7 @@ class Connection(Protocol):
 
     der: bytes
     app: asyncio.Protocol | None
-    tls: ssl.SSLObject
+    tls: TlsSession
     peername: tuple[str, int] | None
     watchdog: Watchdog
 

@@ -6,7 +6,6 @@ successful reload sees the new, one made before it keeps its context, and `certi
 answers for both (trust.md, "Identity"). Does not decide who is a device: `certificate` does.
 """
 
-import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from facade.serving.identity.certificate import (
     DeviceCertificates,
     IdentityRule,
 )
+from facade.serving.identity.openssl import TlsContext, read
 from facade.serving.identity.revocation import Crl, check, read_crls
 from facade.wings import Revocations
 
@@ -72,7 +72,7 @@ class TlsFiles:
 
 @dataclass(frozen=True, slots=True)
 class _Loaded:
-    context: ssl.SSLContext
+    context: TlsContext
     certificates: DeviceCertificates
     crls: tuple[Crl, ...]
     server_not_after: float
@@ -91,7 +91,7 @@ class TlsContexts:
         self._stamp = _stamp(files.paths)
         self._loaded = self._load()
 
-    def current(self) -> ssl.SSLContext:
+    def current(self) -> TlsContext:
         """The context for a new connection."""
         return self._loaded.context
 
@@ -159,13 +159,13 @@ class TlsContexts:
             expiries[name] = min(at, expiries.get(name, at))
 
         for entry in files.cas:
-            ca = DeviceCA.from_pem(_read(entry.file), entry.fleets)
+            ca = DeviceCA.from_pem(read(entry.file), entry.fleets)
             cas.append(ca)
             for each in ca.certificates:
                 note(f"device-ca:{entry.file.name}", each.not_valid_after_utc.timestamp())
             if entry.crl is not None:
                 lists = read_crls(
-                    _read(entry.crl), ca.certificates, refuse_stale=entry.refuse_stale_crl
+                    read(entry.crl), ca.certificates, refuse_stale=entry.refuse_stale_crl
                 )
                 crls += lists
                 for crl in lists:
@@ -176,7 +176,7 @@ class TlsContexts:
             name = each.subject.rfc4514_string()
             log.warning("device_ca_revoked", ca=name, serial=f"{each.serial_number:x}")
         cas = [ca.without(revoked) for ca in cas]
-        context = server_context(files.certificate, files.key, [entry.file for entry in files.cas])
+        context = TlsContext(files.certificate, files.key, [entry.file for entry in files.cas])
         ends = _end_of(files.certificate)
         note("server", ends)
         return _Loaded(context, DeviceCertificates(cas, self._rule), tuple(crls), ends, expiries)
@@ -188,47 +188,12 @@ def revoked_cas(cas: Sequence[DeviceCA], crls: Sequence[Crl]) -> frozenset[x509.
     return frozenset(each for each in every if any(crl.revokes_ca(each) for crl in crls))
 
 
-def server_context(certificate: Path, key: Path, device_cas: Sequence[Path]) -> ssl.SSLContext:
-    """A context for the device port. Raises Invalid when a file cannot be used."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.num_tickets = 0
-    context.verify_mode = ssl.CERT_REQUIRED
-    # Every certificate of the bundles is an anchor, as DeviceCertificates has it: an issuing
-    # CA may be configured without the root above it.
-    context.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
-    # The client's order of ciphers counts: devices without AES hardware ask for ChaCha20.
-    context.options &= ~ssl.Options.OP_CIPHER_SERVER_PREFERENCE
-    # load_verify_locations trusts, and advertises nothing: a Go client whose issuer is not in
-    # an advertised list silently sends no certificate.
-    for path in device_cas:
-        try:
-            context.load_verify_locations(path)
-        except (OSError, ssl.SSLError) as error:
-            raise Invalid(f"The device CA file {path} cannot be used: {error}") from error
-    try:
-        # An encrypted key must not make a service prompt.
-        context.load_cert_chain(certificate, key, password=b"")
-    except (OSError, ValueError, ssl.SSLError) as error:
-        raise Invalid(
-            f"The server certificate {certificate} with key {key} cannot be used: {error}"
-        ) from error
-    return context
-
-
 def _end_of(path: Path) -> float:
     """When the certificate ends, Unix seconds. Raises Invalid: OpenSSL reads some that we cannot."""
     try:
-        return x509.load_pem_x509_certificate(_read(path)).not_valid_after_utc.timestamp()
+        return x509.load_pem_x509_certificate(read(path)).not_valid_after_utc.timestamp()
     except UNREADABLE as error:
         raise Invalid(f"The server certificate {path} cannot be read: {error}") from error
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise Invalid(f"{path} cannot be read: {error.strerror}") from error
 
 
 def _stamp(paths: Sequence[Path]) -> tuple[tuple[int, int, int], ...]:

@@ -15,7 +15,6 @@ Works on asyncio and uvloop: public transport and protocol interfaces only.
 import asyncio
 import contextlib
 import socket
-import ssl
 from typing import cast
 
 from facade.serving.identity.connection import TlsConnection
@@ -23,9 +22,11 @@ from facade.serving.identity.half_open import source
 from facade.serving.identity.handshake import (
     HandshakeReason,
     PeerCertificate,
+    presented,
     reason_for,
 )
 from facade.serving.identity.listener import Farewell, Listener, peer_name
+from facade.serving.identity.openssl import TlsError, TlsSession
 
 _SPEAK_TLS = (
     b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\n"
@@ -44,9 +45,7 @@ class TlsServerProtocol(asyncio.BufferedProtocol):
 
     __slots__ = (
         "_address",
-        "_incoming",
         "_listener",
-        "_outgoing",
         "_over",
         "_peername",
         "_proxied",
@@ -57,7 +56,7 @@ class TlsServerProtocol(asyncio.BufferedProtocol):
     )
 
     _raw: asyncio.Transport
-    _tls: ssl.SSLObject
+    _tls: TlsSession
     _timer: asyncio.TimerHandle
 
     def __init__(
@@ -70,8 +69,6 @@ class TlsServerProtocol(asyncio.BufferedProtocol):
         self._listener = listener
         self._proxied = proxied
         self._quiet = own_words
-        self._incoming = ssl.MemoryBIO()
-        self._outgoing = ssl.MemoryBIO()
         self._over = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -92,8 +89,7 @@ class TlsServerProtocol(asyncio.BufferedProtocol):
         listener.half_open.begin(self._address, self)
         listener.transports.add(raw)
         try:
-            context = listener.context()
-            self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+            self._tls = listener.context().session()
         except BaseException:
             raw.abort()
             raise
@@ -105,20 +101,18 @@ class TlsServerProtocol(asyncio.BufferedProtocol):
         if self._over:
             return
         self._quiet = False
-        self._incoming.write(self._listener.received[:nbytes])
-        watch = self._listener.watch
-        watch.forget()
+        tls = self._tls
+        tls.receive(self._listener.received[:nbytes])
         try:
-            self._tls.do_handshake()
-        except ssl.SSLWantReadError:
-            if self._outgoing.pending:
-                self._raw.write(self._outgoing.read())
-        except ssl.SSLError as error:
-            alert = self._outgoing.read()
-            last_words = _SPEAK_TLS if error.reason == "HTTP_REQUEST" else alert
-            self._fail(reason_for(error), watch.seen(), last_words)
-        else:
+            over = tls.handshake()
+        except TlsError as error:
+            last_words = _SPEAK_TLS if error.reason == "HTTP_REQUEST" else tls.outgoing()
+            self._fail(reason_for(error), presented(tls.presented), last_words)
+            return
+        if over:
             self._succeed()
+        elif (flight := tls.outgoing()) is not None:
+            self._raw.write(flight)
 
     def eof_received(self) -> bool:
         if self._quiet:
@@ -156,19 +150,14 @@ class TlsServerProtocol(asyncio.BufferedProtocol):
 
     def _succeed(self) -> None:
         listener, raw, tls = self._listener, self._raw, self._tls
-        der = tls.getpeercert(binary_form=True) or b""
+        der = tls.certificate
         if listener.clients[der] >= listener.limits.max_per_certificate:
-            self._fail(HandshakeReason.OVERLOADED, listener.watch.seen())
+            self._fail(HandshakeReason.OVERLOADED, presented(der))
             return
         self._end()
-        tls.context = listener.watch.quiet
-        if self._outgoing.pending:
-            raw.write(self._outgoing.read())
-        elif not self._incoming.pending:
+        if not tls.received:
             _acknowledge(raw)
-        connection = TlsConnection(
-            listener, raw, tls, self._incoming, self._outgoing, der, self._proxied
-        )
+        connection = TlsConnection(listener, raw, tls, der, self._proxied)
         raw.set_protocol(connection)
         listener.hooks.handshake_done(peer_name(self._peername), der)
         connection.start()
@@ -177,7 +166,7 @@ class TlsServerProtocol(asyncio.BufferedProtocol):
         self,
         reason: HandshakeReason,
         certificate: PeerCertificate | None = None,
-        last_words: bytes = b"",
+        last_words: bytes | memoryview | None = None,
     ) -> None:
         if self._over:
             return
@@ -197,8 +186,8 @@ class TlsServerProtocol(asyncio.BufferedProtocol):
 def _acknowledge(raw: asyncio.Transport) -> None:
     """Send the TCP acknowledgement of the client's last flight now.
 
-    Without session tickets nothing of ours follows it, so the kernel would delay it by 40 ms;
-    a client with Nagle's algorithm on sends its request only after that.
+    Nothing of ours follows it at once (the session tickets go out with the first answer), so the kernel
+    would delay it by 40 ms; a client with Nagle's algorithm on sends its request only after that.
     """
     sock = raw.get_extra_info("socket")
     if sock is not None:

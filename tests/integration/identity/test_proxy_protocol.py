@@ -10,8 +10,9 @@ import pytest
 
 from facade.serving.identity.handshake import HandshakeReason
 from facade.serving.identity.limits import TlsLimits
-from tests.support.pki import Authority, client_context, server_context
-from tests.support.tls_listener import ScriptedProtocol, TlsListener, tls_listener
+from facade.serving.identity.openssl import TlsContext
+from tests.support.pki import Authority, client_context
+from tests.support.tls_listener import ScriptedProtocol, TlsListener, tls_context, tls_listener
 from tests.support.tls_peer import TlsPeer
 
 CA = Authority.root()
@@ -34,8 +35,8 @@ QUICK = TlsLimits(handshake_seconds=0.3, linger_seconds=0.2)
 
 
 @pytest.fixture(scope="module")
-def context() -> ssl.SSLContext:
-    return server_context(CA.server(), CA)
+def context() -> TlsContext:
+    return tls_context(CA.server(), CA)
 
 
 def name_protocol() -> ScriptedProtocol:
@@ -87,7 +88,7 @@ def with_the_hello(data: bytes) -> Callable[[TlsPeer], None]:
     ids=["v4", "v6"],
 )
 async def test_the_application_and_the_log_see_the_client(
-    context: ssl.SSLContext,
+    context: TlsContext,
     how: Callable[[bytes], Callable[[TlsPeer], None]],
     data: bytes,
     seen: bytes,
@@ -100,14 +101,14 @@ async def test_the_application_and_the_log_see_the_client(
         assert seen.split()[0].decode() in peer
 
 
-async def test_a_balancer_that_speaks_for_itself_is_itself(context: ssl.SSLContext) -> None:
+async def test_a_balancer_that_speaks_for_itself_is_itself(context: TlsContext) -> None:
     async with tls_listener(context, name_protocol, balancers=HERE) as listener:
         answer = await asyncio.to_thread(through, at_once(LOCAL), listener)
         assert answer.startswith(b"127.0.0.1 ")
 
 
 @pytest.mark.parametrize("said", [b"", LOCAL])
-async def test_a_health_check_is_no_failed_handshake(context: ssl.SSLContext, said: bytes) -> None:
+async def test_a_health_check_is_no_failed_handshake(context: TlsContext, said: bytes) -> None:
     async with tls_listener(context, name_protocol, balancers=HERE) as listener:
         for _ in range(3):
             _reader, writer = await asyncio.open_connection(*listener.address)
@@ -129,7 +130,7 @@ async def test_a_health_check_is_no_failed_handshake(context: ssl.SSLContext, sa
     ],
 )
 async def test_a_balancer_without_a_right_header_is_closed(
-    context: ssl.SSLContext, said: bytes, reason: HandshakeReason
+    context: TlsContext, said: bytes, reason: HandshakeReason
 ) -> None:
     async with tls_listener(context, name_protocol, balancers=HERE) as listener:
         reader, writer = await asyncio.open_connection(*listener.address)
@@ -143,7 +144,7 @@ async def test_a_balancer_without_a_right_header_is_closed(
         assert listener.hooks.peers[0].startswith("127.0.0.1:")
 
 
-async def test_a_header_that_is_cut_short_is_counted(context: ssl.SSLContext) -> None:
+async def test_a_header_that_is_cut_short_is_counted(context: TlsContext) -> None:
     async with tls_listener(context, name_protocol, balancers=HERE) as listener:
         _reader, writer = await asyncio.open_connection(*listener.address)
         writer.write(CLIENT_V4[:20])
@@ -155,7 +156,7 @@ async def test_a_header_that_is_cut_short_is_counted(context: ssl.SSLContext) ->
 
 
 @pytest.mark.parametrize("said", [b"", CLIENT_V4[:20]])
-async def test_a_header_that_does_not_come_in_time(context: ssl.SSLContext, said: bytes) -> None:
+async def test_a_header_that_does_not_come_in_time(context: TlsContext, said: bytes) -> None:
     async with tls_listener(context, name_protocol, QUICK, balancers=HERE) as listener:
         _reader, writer = await asyncio.open_connection(*listener.address)
         writer.write(said)
@@ -167,7 +168,7 @@ async def test_a_header_that_does_not_come_in_time(context: ssl.SSLContext, said
 
 @pytest.mark.parametrize("balancers", [(), ELSEWHERE])
 async def test_nobody_else_may_say_who_they_are(
-    context: ssl.SSLContext, balancers: tuple[str, ...]
+    context: TlsContext, balancers: tuple[str, ...]
 ) -> None:
     """From anybody who is not listed a header is garbage in front of TLS."""
     async with tls_listener(context, name_protocol, balancers=balancers) as listener:
@@ -182,7 +183,7 @@ async def test_nobody_else_may_say_who_they_are(
 
 
 async def test_bounds_go_by_the_clients_address_not_by_the_balancers(
-    context: ssl.SSLContext,
+    context: TlsContext,
 ) -> None:
     limits = TlsLimits(max_handshakes_per_address=2)
     other = CLIENT_V4.replace(bytes([192, 0, 2, 7]), bytes([192, 0, 2, 8]))
@@ -203,7 +204,7 @@ async def test_bounds_go_by_the_clients_address_not_by_the_balancers(
             writer.close()
 
 
-async def test_a_full_listener_takes_no_more_from_a_balancer(context: ssl.SSLContext) -> None:
+async def test_a_full_listener_takes_no_more_from_a_balancer(context: TlsContext) -> None:
     limits = TlsLimits(max_connections=1, max_unnamed=0)
     async with tls_listener(context, name_protocol, limits, balancers=HERE) as listener:
         _reader, first = await asyncio.open_connection(*listener.address)
@@ -217,7 +218,7 @@ async def test_a_full_listener_takes_no_more_from_a_balancer(context: ssl.SSLCon
         second.close()
 
 
-async def test_hanging_handshakes_through_a_balancer_make_room(context: ssl.SSLContext) -> None:
+async def test_hanging_handshakes_through_a_balancer_make_room(context: TlsContext) -> None:
     """All of them come from the balancer's address: only the header tells whose they are."""
     limits = TlsLimits(max_connections=3)
     other = CLIENT_V4.replace(bytes([192, 0, 2, 7]), bytes([192, 0, 2, 8]))
@@ -236,7 +237,7 @@ async def test_hanging_handshakes_through_a_balancer_make_room(context: ssl.SSLC
 
 
 async def test_connections_without_a_header_are_bounded_and_keep_no_client_out(
-    context: ssl.SSLContext,
+    context: TlsContext,
 ) -> None:
     limits = TlsLimits(max_connections=2, max_unnamed=2)
     async with tls_listener(context, name_protocol, limits, balancers=HERE) as listener:

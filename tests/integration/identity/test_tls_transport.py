@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from facade.serving.identity.limits import TlsLimits
+from facade.serving.identity.openssl import TlsContext, TlsError
 from facade.serving.identity.stream import TlsTransport
-from facade.serving.identity.tls import server_context
 from tests.support.pki import Authority, client_context
-from tests.support.tls_listener import ScriptedProtocol, TlsListener, tls_listener
+from tests.support.tls_listener import ScriptedProtocol, TlsListener, tls_context, tls_listener
 from tests.support.tls_peer import TlsPeer
 
 CA = Authority.root()
@@ -25,9 +25,8 @@ MIB = 1024 * 1024
 
 
 @pytest.fixture
-def context(tmp_path: Path) -> ssl.SSLContext:
-    files = CA.server().write(tmp_path, "server")
-    return server_context(files.certificate, files.key, [CA.write(tmp_path)])
+def context() -> TlsContext:
+    return tls_context(CA.server(), CA)
 
 
 def connect(listener: TlsListener, *, receive_bytes: int | None = None) -> TlsPeer:
@@ -74,7 +73,7 @@ def echo(protocol: ScriptedProtocol, data: bytes) -> None:
     protocol.wire.write(data)
 
 
-async def test_bytes_go_both_ways(context: ssl.SSLContext) -> None:
+async def test_bytes_go_both_ways(context: TlsContext) -> None:
     apps = Apps(echo)
     async with tls_listener(context, apps) as listener:
 
@@ -89,7 +88,7 @@ async def test_bytes_go_both_ways(context: ssl.SSLContext) -> None:
 
 
 async def test_what_comes_with_the_handshakes_last_flight_is_delivered(
-    context: ssl.SSLContext,
+    context: TlsContext,
 ) -> None:
     async with tls_listener(context, Apps(echo)) as listener:
 
@@ -102,7 +101,7 @@ async def test_what_comes_with_the_handshakes_last_flight_is_delivered(
 
 
 async def test_a_client_with_nagles_algorithm_does_not_wait_for_a_delayed_acknowledgement(
-    context: ssl.SSLContext,
+    context: TlsContext,
 ) -> None:
     async with tls_listener(context, Apps(echo)) as listener:
 
@@ -117,7 +116,7 @@ async def test_a_client_with_nagles_algorithm_does_not_wait_for_a_delayed_acknow
         assert min([await asyncio.to_thread(talk) for _ in range(10)]) < 0.03
 
 
-async def test_a_record_cut_into_single_bytes(context: ssl.SSLContext) -> None:
+async def test_a_record_cut_into_single_bytes(context: TlsContext) -> None:
     async with tls_listener(context, Apps(echo)) as listener:
 
         def talk(peer: TlsPeer) -> bytes:
@@ -131,7 +130,7 @@ async def test_a_record_cut_into_single_bytes(context: ssl.SSLContext) -> None:
         assert await in_thread(listener, talk) == b"hello"
 
 
-async def test_the_transport_tells_what_an_application_asks(context: ssl.SSLContext) -> None:
+async def test_the_transport_tells_what_an_application_asks(context: TlsContext) -> None:
     apps = Apps()
     async with tls_listener(context, apps) as listener:
         peer = await asyncio.to_thread(connect, listener)
@@ -141,7 +140,7 @@ async def test_the_transport_tells_what_an_application_asks(context: ssl.SSLCont
             assert wire.get_extra_info("peercert_der") == DEVICE.der
             assert wire.get_extra_info("peername") == peer.socket.getsockname()
             assert wire.get_extra_info("sockname")[1] == listener.port
-            assert isinstance(wire.get_extra_info("sslcontext"), ssl.SSLContext)
+            assert wire.get_extra_info("sslcontext") is context
             assert wire.get_extra_info("ssl_object").version() == "TLSv1.3"
             assert wire.get_extra_info("cipher")[1] == "TLSv1.3"
             assert wire.get_extra_info("no such thing", 7) == 7
@@ -182,7 +181,7 @@ WRITES: dict[str, Write] = {
 
 
 @pytest.mark.parametrize("write", WRITES.values(), ids=WRITES.keys())
-async def test_every_way_of_writing_sends_the_same(context: ssl.SSLContext, write: Write) -> None:
+async def test_every_way_of_writing_sends_the_same(context: TlsContext, write: Write) -> None:
     data = bytes(range(256)) * (3 * MIB // 256)
 
     def answer(protocol: ScriptedProtocol, _: bytes) -> None:
@@ -197,7 +196,7 @@ async def test_every_way_of_writing_sends_the_same(context: ssl.SSLContext, writ
         assert await in_thread(listener, talk) == data
 
 
-async def test_a_body_of_256_mib_arrives_whole(context: ssl.SSLContext) -> None:
+async def test_a_body_of_256_mib_arrives_whole(context: TlsContext) -> None:
     block = hashlib.sha512(b"block").digest() * (MIB // 64)
     tasks: list[asyncio.Task[None]] = []
 
@@ -231,7 +230,7 @@ async def test_a_body_of_256_mib_arrives_whole(context: ssl.SSLContext) -> None:
 
 
 async def test_a_slow_reader_pauses_the_application_and_bounds_the_memory(
-    context: ssl.SSLContext,
+    context: TlsContext,
 ) -> None:
     apps = Apps()
     async with tls_listener(context, apps) as listener:
@@ -259,7 +258,7 @@ async def test_a_slow_reader_pauses_the_application_and_bounds_the_memory(
             assert most < 512 * 1024
 
 
-async def test_an_application_that_does_not_read_stops_the_client(context: ssl.SSLContext) -> None:
+async def test_an_application_that_does_not_read_stops_the_client(context: TlsContext) -> None:
     apps = Apps()
     async with tls_listener(context, apps) as listener:
         peer = await asyncio.to_thread(connect, listener)
@@ -291,7 +290,7 @@ async def test_an_application_that_does_not_read_stops_the_client(context: ssl.S
             assert not app.received.strip(b"\0")
 
 
-async def test_pausing_within_data_received_keeps_the_order(context: ssl.SSLContext) -> None:
+async def test_pausing_within_data_received_keeps_the_order(context: TlsContext) -> None:
     pieces: list[bytes] = []
 
     def one_at_a_time(protocol: ScriptedProtocol, data: bytes) -> None:
@@ -313,7 +312,7 @@ async def test_pausing_within_data_received_keeps_the_order(context: ssl.SSLCont
 
 
 async def test_a_client_that_makes_us_write_and_does_not_read_is_not_read_from(
-    context: ssl.SSLContext,
+    context: TlsContext,
 ) -> None:
     apps = Apps(echo)  # an echo that knows no flow control
     async with tls_listener(context, apps) as listener:
@@ -340,7 +339,7 @@ async def test_a_client_that_makes_us_write_and_does_not_read_is_not_read_from(
                     await asyncio.sleep(0.01)
 
 
-async def test_key_updates_are_answered(context: ssl.SSLContext, tmp_path: Path) -> None:
+async def test_key_updates_are_answered(context: TlsContext, tmp_path: Path) -> None:
     files = DEVICE.write(tmp_path)
     async with tls_listener(context, Apps(echo)) as listener:
         process = await asyncio.create_subprocess_exec(
@@ -376,7 +375,7 @@ async def test_key_updates_are_answered(context: ssl.SSLContext, tmp_path: Path)
         assert not listener.hooks.failed
 
 
-async def test_close_says_close_notify(context: ssl.SSLContext) -> None:
+async def test_close_says_close_notify(context: TlsContext) -> None:
     def bye(protocol: ScriptedProtocol, _: bytes) -> None:
         protocol.wire.write(b"bye")
         protocol.wire.close()
@@ -394,7 +393,7 @@ async def test_close_says_close_notify(context: ssl.SSLContext) -> None:
 
 @pytest.mark.parametrize("more", [20_000, 200_000])
 async def test_what_was_sent_unasked_does_not_cost_the_end_of_the_answer(
-    context: ssl.SSLContext, more: int
+    context: TlsContext, more: int
 ) -> None:
     """Closing over unread bytes would reset the connection, and the client lose what it has not read."""
 
@@ -420,7 +419,7 @@ async def test_what_was_sent_unasked_does_not_cost_the_end_of_the_answer(
 
 
 async def test_a_client_that_goes_on_sending_is_not_listened_to_for_long(
-    context: ssl.SSLContext,
+    context: TlsContext,
 ) -> None:
     def last_answer(protocol: ScriptedProtocol, _: bytes) -> None:
         protocol.wire.pause_reading()
@@ -457,7 +456,7 @@ async def test_a_client_that_goes_on_sending_is_not_listened_to_for_long(
 
 @pytest.mark.parametrize("forged", [False, True], ids=["closed", "broken off"])
 async def test_a_client_that_left_while_it_was_not_read_from_is_done_with(
-    context: ssl.SSLContext, forged: bool
+    context: TlsContext, forged: bool
 ) -> None:
     """Its going was not seen; its kernel answers the last word with a reset, before the half-close."""
 
@@ -478,11 +477,11 @@ async def test_a_client_that_left_while_it_was_not_read_from_is_done_with(
         else:
             app.wire.close()
         async with asyncio.timeout(5):
-            assert isinstance(await app.lost, ssl.SSLError) is forged
+            assert isinstance(await app.lost, TlsError) is forged
         await listener.settled()
 
 
-async def test_abort_does_not(context: ssl.SSLContext) -> None:
+async def test_abort_does_not(context: TlsContext) -> None:
     apps = Apps(lambda protocol, _: protocol.wire.abort())
 
     def talk(peer: TlsPeer) -> bytes:
@@ -497,7 +496,7 @@ async def test_abort_does_not(context: ssl.SSLContext) -> None:
         assert apps.made[0].lost.done()
 
 
-async def test_a_client_that_half_closes_gets_the_rest(context: ssl.SSLContext) -> None:
+async def test_a_client_that_half_closes_gets_the_rest(context: TlsContext) -> None:
     apps = Apps(keep_open=True)
     async with tls_listener(context, apps) as listener:
         peer = await asyncio.to_thread(connect, listener)
@@ -518,9 +517,7 @@ async def test_a_client_that_half_closes_gets_the_rest(context: ssl.SSLContext) 
 
 
 @pytest.mark.parametrize("polite", [True, False], ids=["close_notify", "FIN alone"])
-async def test_a_client_that_leaves_ends_the_connection(
-    context: ssl.SSLContext, polite: bool
-) -> None:
+async def test_a_client_that_leaves_ends_the_connection(context: TlsContext, polite: bool) -> None:
     apps = Apps()
     async with tls_listener(context, apps) as listener:
         with await asyncio.to_thread(connect, listener) as peer:
@@ -535,7 +532,7 @@ async def test_a_client_that_leaves_ends_the_connection(
             assert await asyncio.to_thread(peer.receive) == b""
 
 
-async def test_a_reset_reaches_the_application(context: ssl.SSLContext) -> None:
+async def test_a_reset_reaches_the_application(context: TlsContext) -> None:
     apps = Apps()
     async with tls_listener(context, apps) as listener:
         peer = await asyncio.to_thread(connect, listener)
@@ -547,7 +544,7 @@ async def test_a_reset_reaches_the_application(context: ssl.SSLContext) -> None:
         assert listener.factory.connections == 0
 
 
-async def test_a_forged_record_is_answered_with_its_alert(context: ssl.SSLContext) -> None:
+async def test_a_forged_record_is_answered_with_its_alert(context: TlsContext) -> None:
     apps = Apps(echo)
 
     def talk(peer: TlsPeer) -> bytes:
@@ -560,7 +557,7 @@ async def test_a_forged_record_is_answered_with_its_alert(context: ssl.SSLContex
 
     async with tls_listener(context, apps) as listener:
         await in_thread(listener, talk)
-        assert isinstance(await apps.made[0].lost, ssl.SSLError)
+        assert isinstance(await apps.made[0].lost, TlsError)
         assert apps.made[0].received == b"x"
 
 
@@ -570,7 +567,7 @@ async def test_a_forged_record_is_answered_with_its_alert(context: ssl.SSLContex
     ids=["never asked", "silent for hours"],
 )
 async def test_a_silent_connection_is_closed_politely(
-    context: ssl.SSLContext, limits: TlsLimits, said: bytes
+    context: TlsContext, limits: TlsLimits, said: bytes
 ) -> None:
     def talk(peer: TlsPeer) -> bytes:
         if said:
@@ -585,7 +582,7 @@ async def test_a_silent_connection_is_closed_politely(
         assert await in_thread(listener, talk) == b""
 
 
-async def test_a_pause_in_the_middle_of_an_answer_is_not_idleness(context: ssl.SSLContext) -> None:
+async def test_a_pause_in_the_middle_of_an_answer_is_not_idleness(context: TlsContext) -> None:
     def halting(protocol: ScriptedProtocol, _: bytes) -> None:
         protocol.wire.write(b"first ")
         loop = asyncio.get_running_loop()
@@ -600,7 +597,7 @@ async def test_a_pause_in_the_middle_of_an_answer_is_not_idleness(context: ssl.S
         assert await in_thread(listener, talk) == b"first and last"
 
 
-async def test_a_client_that_takes_nothing_is_cut(context: ssl.SSLContext) -> None:
+async def test_a_client_that_takes_nothing_is_cut(context: TlsContext) -> None:
     apps = Apps()
     async with tls_listener(context, apps, TlsLimits(stall_seconds=0.2)) as listener:
         peer = await asyncio.to_thread(connect, listener, receive_bytes=64 * 1024)
@@ -616,7 +613,7 @@ async def test_a_client_that_takes_nothing_is_cut(context: ssl.SSLContext) -> No
 
 
 async def test_through_a_lease_that_has_ended_nothing_is_done_to_the_connection(
-    context: ssl.SSLContext,
+    context: TlsContext,
 ) -> None:
     def answer(protocol: ScriptedProtocol, data: bytes) -> None:
         owner = protocol.wire

@@ -6,38 +6,33 @@ import pytest
 from cryptography import x509
 
 from facade.serving.identity.handshake import (
-    CertificateWatch,
     HandshakeReason,
     PeerCertificate,
+    presented,
     reason_for,
 )
-from tests.support.pki import SERVER_AUTH, Authority, Leaf, client_context, now, server_context
+from facade.serving.identity.openssl import TlsError
+from tests.support.pki import SERVER_AUTH, Authority, Leaf, client_context, now
+from tests.support.tls_listener import tls_context
+from tests.support.tls_memory import in_memory
 
 CA = Authority.root()
 OTHER = Authority.root("Other CA")
-SERVER = CA.server()
+SERVER = tls_context(CA.server(), CA)
 
 
-def fail(
-    client: ssl.SSLContext, watch: CertificateWatch | None = None
-) -> tuple[HandshakeReason, PeerCertificate | None]:
+def fail(client: ssl.SSLContext) -> tuple[HandshakeReason, PeerCertificate | None]:
     """What a server says of a handshake that does not succeed."""
-    watch = watch or CertificateWatch()
-    server = server_context(SERVER, CA)
-    watch.observe(server)
-    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
-    server_side = server.wrap_bio(to_server, to_client, server_side=True)
-    client_side = client.wrap_bio(to_client, to_server, server_hostname="localhost")
-    for _ in range(4):
-        for side in (client_side, server_side):
-            watch.forget()
-            try:
-                side.do_handshake()
-            except ssl.SSLWantReadError:
-                continue
-            except ssl.SSLError as error:
-                if side is server_side:
-                    return reason_for(error), watch.seen()
+    sides = in_memory(SERVER, client)
+    try:
+        sides.handshake()
+    except TlsError as error:
+        return reason_for(error), presented(sides.server.presented)
+    except ssl.SSLError:  # the client's: it said so
+        sides.pass_on()
+        with pytest.raises(TlsError) as caught:
+            sides.server.handshake()
+        return reason_for(caught.value), presented(sides.server.presented)
     raise AssertionError("the handshake succeeded")
 
 
@@ -53,10 +48,7 @@ def test_of_an_endless_serial_a_log_gets_little() -> None:
     rest = rest[len(leaf.certificate.tbs_certificate_bytes) :]
     der = b"\x30\x82" + len(tbs + rest).to_bytes(2, "big") + tbs + rest
     assert x509.load_der_x509_certificate(der).serial_number > 2**100_000
-    watch = CertificateWatch()
-    message = b"\x0b" + bytes(7) + len(der).to_bytes(3, "big") + der
-    watch._message_passed(None, "read", 0x0304, 22, 11, message)
-    seen = watch.seen()
+    seen = presented(der)
     assert seen is not None
     assert len(seen.serial) <= 64
 
@@ -95,25 +87,13 @@ def test_an_old_protocol_version() -> None:
 
 @pytest.mark.parametrize("said", [b"GET / HTTP/1.1\r\n\r\n", b"SSH-2.0-x\r\n" * 10])
 def test_another_protocol_altogether(said: bytes) -> None:
-    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-    incoming.write(said)
-    side = server_context(SERVER, CA).wrap_bio(incoming, outgoing, server_side=True)
-    with pytest.raises(ssl.SSLError) as caught:
-        side.do_handshake()
+    side = SERVER.session()
+    side.receive(memoryview(said))
+    with pytest.raises(TlsError) as caught:
+        side.handshake()
     assert reason_for(caught.value) is HandshakeReason.NOT_TLS
 
 
-@pytest.mark.parametrize(
-    "message",
-    [b"", b"\x0b", b"\x0b\x00\x00\x04\xff", b"\x0b\0\0\x09\0\0\0\5\0\0\1x\0\0", bytes(100)],
-)
-def test_a_mangled_certificate_message_is_just_not_known(message: bytes) -> None:
-    watch = CertificateWatch()
-    watch._message_passed(None, "read", 0x304, 22, 11, message)
-    assert watch.seen() is None
-
-
-def test_what_one_client_presented_is_not_said_of_the_next() -> None:
-    watch = CertificateWatch()
-    assert fail(client_context(CA, CA.expired_device()), watch)[1] is not None
-    assert fail(client_context(CA), watch) == (HandshakeReason.NO_CERTIFICATE, None)
+@pytest.mark.parametrize("der", [b"", b"\x30", b"\x30\x80", bytes(100), OTHER.device().der[:-1]])
+def test_a_mangled_certificate_is_just_not_known(der: bytes) -> None:
+    assert presented(der) is None

@@ -49,11 +49,7 @@ def setup(tmp_path: Path) -> Setup:
     return Setup(tmp_path, TlsContexts(tls_files, SpiffeRule(TRUST_DOMAIN)))
 
 
-def test_the_context_is_as_the_design_says(setup: Setup) -> None:
-    context = setup.contexts.current()
-    assert context.minimum_version is ssl.TLSVersion.TLSv1_3
-    assert context.verify_mode is ssl.CERT_REQUIRED
-    assert context.num_tickets == 0
+def test_it_knows_when_the_server_certificate_ends(setup: Setup) -> None:
     assert setup.contexts.server_not_after() == SERVER.certificate.not_valid_after_utc.timestamp()
 
 

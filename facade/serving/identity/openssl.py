@@ -1,0 +1,258 @@
+"""TLS in memory: a context for the device port, and its sessions, by the OpenSSL that cryptography brings.
+
+Python's `ssl` stands on the system's OpenSSL, often years older: there AES-GCM takes twice as long, and a
+handshake a fourth more. Here, what has to wait for the client says so without raising, too.
+
+Guarantees: TLS 1.3 only; the client's certificate chains to one of the device CAs and may be used by a
+client; no session is resumed: none is ever kept, and the tickets that OpenSSL hands out regardless name sessions
+that nobody has. Whatever OpenSSL refuses raises, and leaves its alert in `outgoing`. `presented` tells
+of a refused certificate, unverified. Does not know sockets, nor who a device is.
+
+The bindings are those that pyOpenSSL stands on. No callback is given to OpenSSL: making one needs memory that
+may be written and executed, which a hardened unit forbids (systemd.exec(5), MemoryDenyWriteExecute).
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from cryptography.hazmat.bindings.openssl.binding import Binding
+
+from facade.errors import Invalid
+
+_lib: Any = Binding.lib
+_ffi: Any = Binding.ffi
+_NULL: Final = _ffi.NULL
+_CHARS: Final = _ffi.typeof("char[]")
+_room: Final = _ffi.new_allocator(should_clear_after_alloc=False)
+_RECORD_BYTES: Final = 16 * 1024
+"""Plaintext of the largest TLS record (RFC 8446, 5.1): what one read can give."""
+
+
+class TlsError(OSError):
+    """What OpenSSL has against the other side.
+
+    Arguments:
+        reason: in OpenSSL's words, as in "TLSV1_ALERT_UNKNOWN_CA".
+        verdict: on the client's certificate, an X509_V_ERR_… of openssl/x509_vfy.h; 0 = none.
+    """
+
+    def __init__(self, reason: str, verdict: int = 0) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.verdict = verdict
+
+
+class TlsContext:
+    """What the sessions of a listener have in common.
+
+    Arguments:
+        certificate: PEM file: the server's, then what stands between it and its root.
+        key: PEM file, not encrypted: a service prompts nobody.
+        device_cas: PEM bundles; every certificate in them is an anchor, so that an issuing CA may be
+            configured without the root above it.
+
+    Raises Invalid when a file cannot be used.
+    """
+
+    def __init__(self, certificate: Path, key: Path, device_cas: Sequence[Path]) -> None:
+        self.raw = raw = _owned(_lib.SSL_CTX_new(_lib.TLS_server_method()), _lib.SSL_CTX_free)
+        _lib.SSL_CTX_set_min_proto_version(raw, _lib.TLS1_3_VERSION)
+        # Tickets without contents, for sessions that are not kept: the bindings have no switch for none at all.
+        _lib.SSL_CTX_set_options(raw, _lib.SSL_OP_NO_TICKET)
+        _lib.SSL_CTX_set_session_cache_mode(
+            raw, _lib.SSL_SESS_CACHE_OFF | _lib.SSL_SESS_CACHE_NO_INTERNAL
+        )
+        # A write is all of it or nothing; who waits has no record's buffers (SSL_CTX_set_mode(3)).
+        _lib.SSL_CTX_set_mode(raw, _lib.SSL_MODE_RELEASE_BUFFERS)
+        # The client's order of ciphers counts, OpenSSL's default: devices without AES hardware ask for
+        # ChaCha20. Nor are CAs advertised: a Go client whose issuer is not in an advertised list silently
+        # sends no certificate.
+        mode = _lib.SSL_VERIFY_PEER | _lib.SSL_VERIFY_FAIL_IF_NO_PEER_CERT
+        _lib.SSL_CTX_set_verify(raw, mode, _NULL)
+        _lib.X509_STORE_set_flags(_lib.SSL_CTX_get_cert_store(raw), _lib.X509_V_FLAG_PARTIAL_CHAIN)
+        for path in (certificate, *device_cas):
+            read(path)  # of what cannot be read, OpenSSL has nothing to say
+        for path in device_cas:
+            if _lib.SSL_CTX_load_verify_locations(raw, bytes(path), _NULL) != 1:
+                raise Invalid(f"The device CA file {path} cannot be used: {_said()}")
+        if not self._speaks_as(certificate, key):
+            raise Invalid(
+                f"The server certificate {certificate} with key {key} cannot be used: {_said()}"
+            )
+
+    def session(self) -> "TlsSession":
+        """The server's side of a new connection. Raises MemoryError."""
+        return TlsSession(self)
+
+    def _speaks_as(self, certificate: Path, key: Path) -> bool:
+        pem = read(key)
+        source = _owned(_lib.BIO_new_mem_buf(pem, len(pem)), _lib.BIO_free)
+        # The empty passphrase: with none OpenSSL would ask on the terminal (PEM_read_bio_PrivateKey(3)).
+        pair = _lib.PEM_read_bio_PrivateKey(source, _NULL, _NULL, _ffi.new("char[]", b""))
+        return bool(
+            pair != _NULL
+            and _lib.SSL_CTX_use_certificate_chain_file(self.raw, bytes(certificate)) == 1
+            and _lib.SSL_CTX_use_PrivateKey(self.raw, _ffi.gc(pair, _lib.EVP_PKEY_free)) == 1
+            and _lib.SSL_CTX_check_private_key(self.raw) == 1
+        )
+
+
+class TlsSession:
+    """One connection's state: ciphertext in by `receive`, out by `outgoing`.
+
+    Raises MemoryError from the constructor when there is none left.
+    """
+
+    __slots__ = ("_incoming", "_outgoing", "_tls", "context")
+
+    def __init__(self, context: TlsContext) -> None:
+        self.context = context
+        self._tls = tls = _owned(_lib.SSL_new(context.raw), _lib.SSL_free)
+        incoming, outgoing = _lib.BIO_new(_lib.BIO_s_mem()), _lib.BIO_new(_lib.BIO_s_mem())
+        if _NULL in (incoming, outgoing):
+            raise MemoryError("OpenSSL has no memory left.")
+        _lib.SSL_set_bio(tls, incoming, outgoing)  # which frees them with it
+        _lib.SSL_set_accept_state(tls)
+        self._incoming, self._outgoing = incoming, outgoing
+
+    # Ciphertext.
+
+    def receive(self, data: memoryview) -> None:
+        """Ciphertext came. It is copied."""
+        count = len(data)
+        if _lib.BIO_write(self._incoming, _ffi.from_buffer(data), count) != count:
+            raise MemoryError("No memory for what a TLS client sent.")
+
+    @property
+    def received(self) -> int:
+        """Bytes that came and were not taken yet."""
+        held: int = _lib.BIO_get_mem_data(self._incoming, _NULL) + _lib.SSL_pending(self._tls)
+        return held
+
+    def outgoing(self) -> memoryview | None:
+        """The ciphertext to be sent, in memory of its own; None when there is none."""
+        if _lib.BIO_get_mem_data(self._outgoing, _NULL) <= 0:
+            return None
+        return _taken(self._outgoing)
+
+    # The handshake.
+
+    def handshake(self) -> bool:
+        """Go on with it. False while more of the client is needed. Raises TlsError."""
+        _lib.ERR_clear_error()
+        result = _lib.SSL_do_handshake(self._tls)
+        if result == 1:
+            return True
+        if _lib.SSL_get_error(self._tls, result) == _lib.SSL_ERROR_WANT_READ:
+            return False
+        raise self._error()
+
+    @property
+    def certificate(self) -> bytes:
+        """The client's verified certificate, DER; b"" when the handshake is not over."""
+        found = _lib.SSL_get_peer_certificate(self._tls)
+        return b"" if found == _NULL else _der(_owned(found, _lib.X509_free))
+
+    @property
+    def presented(self) -> bytes:
+        """The certificate that the client presented, DER, whatever the verdict; b"" when none is known."""
+        chain = _lib.SSL_get0_verified_chain(self._tls)
+        if chain == _NULL or not _lib.sk_X509_num(chain):
+            return b""
+        return _der(_lib.sk_X509_value(chain, 0))
+
+    # Plaintext.
+
+    def read(self) -> bytes | None:
+        """A record's plaintext; b"" after the client's close_notify, None while more of it is needed.
+
+        Raises TlsError.
+        """
+        _lib.ERR_clear_error()
+        room = _room(_CHARS, _RECORD_BYTES)
+        count = _lib.SSL_read(self._tls, room, _RECORD_BYTES)
+        if count > 0:
+            data: bytes = _ffi.buffer(room, count)[:]
+            return data
+        said = _lib.SSL_get_error(self._tls, count)
+        if said == _lib.SSL_ERROR_WANT_READ:
+            return None
+        if said == _lib.SSL_ERROR_ZERO_RETURN:
+            return b""
+        raise self._error()
+
+    def write(self, data: memoryview) -> None:
+        """Encrypt all of `data`, which is not empty. Raises TlsError."""
+        _lib.ERR_clear_error()
+        if _lib.SSL_write(self._tls, _ffi.from_buffer(data), len(data)) <= 0:
+            raise self._error()
+
+    def close_notify(self) -> None:
+        """Say that nothing more comes (RFC 8446, 6.1); the client's own word is not waited for."""
+        _lib.SSL_shutdown(self._tls)
+        _lib.ERR_clear_error()
+
+    # What it is.
+
+    def version(self) -> str:
+        """As in "TLSv1.3"."""
+        return _text(_lib.SSL_get_version(self._tls))
+
+    def cipher(self) -> tuple[str, str, int] | None:
+        """Its name, its version of TLS, and its bits, as `ssl.SSLObject.cipher` has it."""
+        used = _lib.SSL_get_current_cipher(self._tls)
+        if used == _NULL:
+            return None
+        return (
+            _text(_lib.SSL_CIPHER_get_name(used)),
+            _text(_lib.SSL_CIPHER_get_version(used)),
+            _lib.SSL_CIPHER_get_bits(used, _NULL),
+        )
+
+    def _error(self) -> TlsError:
+        return TlsError(_said().upper().replace(" ", "_"), _lib.SSL_get_verify_result(self._tls))
+
+
+def read(path: Path) -> bytes:
+    """The file's contents. Raises Invalid."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise Invalid(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _owned(pointer: Any, free: Any) -> Any:
+    """What `free` frees once nobody has it. Raises MemoryError when there is nothing."""
+    if pointer == _NULL:
+        raise MemoryError("OpenSSL has no memory left.")
+    return _ffi.gc(pointer, free)
+
+
+def _said() -> str:
+    """What OpenSSL noted first, its cause; what followed from it is forgotten with it."""
+    words = _text(_lib.ERR_reason_error_string(_lib.ERR_get_error()))
+    _lib.ERR_clear_error()
+    return words
+
+
+def _text(words: Any) -> str:
+    """C's string; "" for none."""
+    return "" if words == _NULL else _ffi.string(words).decode(errors="replace")
+
+
+def _der(certificate: Any) -> bytes:
+    """Its DER; b"" when it has none."""
+    bio = _owned(_lib.BIO_new(_lib.BIO_s_mem()), _lib.BIO_free)
+    if _lib.i2d_X509_bio(bio, certificate) != 1:
+        _lib.ERR_clear_error()
+        return b""
+    return bytes(_taken(bio))
+
+
+def _taken(bio: Any) -> memoryview:
+    """All that is in a memory BIO, in memory of its own."""
+    count = _lib.BIO_get_mem_data(bio, _NULL)
+    room = _room(_CHARS, max(count, 0))
+    _lib.BIO_read(bio, room, count)
+    return memoryview(_ffi.buffer(room))
