@@ -65,7 +65,10 @@ def build(word: str | None = None) -> typer.Typer:
 
 def _show_version(session_context: typer.Context, value: bool) -> None:
     if value:
-        session_of(session_context).stdout.write(f"facade {__version__}\n")
+        from facade.serving.identity.openssl import library
+
+        words = f"facade {__version__}, devices' TLS by {library()}\n"
+        session_of(session_context).stdout.write(words)
         raise typer.Exit
 
 

@@ -14,33 +14,27 @@ import os
 import re
 import select
 import socket
-import ssl
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from facade.serving.identity.openssl import TlsContext
 
 _PIECE_BYTES = 256 * 1024
 _TAG_BYTES = 16
 _CIPHER = AESGCM(bytes(32))
 _BUFFER = memoryview(bytearray(_PIECE_BYTES))
+_RECEIVED = memoryview(bytearray(64 * 1024))
 _LENGTH = re.compile(rb"content-length: (\d+)", re.IGNORECASE)
-
-_Result = TypeVar("_Result")
 Write = Callable[[bytes | memoryview], None]
 
 
 def main() -> None:
     """Listen, say on which port, and serve until killed."""
     folder, upstream, certificate, key, device_ca = sys.argv[1:]
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.num_tickets = 0
-    context.load_cert_chain(certificate, key)
-    context.load_verify_locations(device_ca)
-    context.verify_mode = ssl.CERT_REQUIRED
+    context = TlsContext(Path(certificate), Path(key), [Path(device_ca)])
     with socket.create_server(("127.0.0.1", 0)) as listener:
         print(listener.getsockname()[1], flush=True)
         while True:
@@ -49,39 +43,39 @@ def main() -> None:
                 _serve(client, context, Path(folder), int(upstream))
 
 
-def _serve(client: socket.socket, context: ssl.SSLContext, folder: Path, upstream: int) -> None:
+def _serve(client: socket.socket, context: TlsContext, folder: Path, upstream: int) -> None:
     """One connection, until the client leaves."""
-    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-    tls = context.wrap_bio(incoming, outgoing, server_side=True)
+    tls = context.session()
 
     def flush() -> None:
-        if outgoing.pending:
-            client.sendall(outgoing.read())
+        if said := tls.outgoing():
+            client.sendall(said)
 
-    def when_more(step: Callable[[], _Result]) -> _Result:
-        while True:
-            try:
-                return step()
-            except ssl.SSLWantReadError:
-                flush()
-                data = client.recv(_PIECE_BYTES)
-                incoming.write(data) if data else incoming.write_eof()
+    def more() -> None:
+        flush()
+        count = client.recv_into(_RECEIVED)
+        if not count:
+            raise ConnectionError("The client left.")
+        tls.receive(_RECEIVED, count)
 
     def write(data: bytes | memoryview) -> None:
         tls.write(data)
         flush()
 
     try:
-        when_more(tls.do_handshake)
-        flush()
-        while request := when_more(lambda: tls.read(_PIECE_BYTES)):
+        while not tls.handshake():
+            more()
+        while (request := tls.read()) != b"":
+            if request is None:
+                more()
+                continue
             path = request.split(b" ", 2)[1].decode()
             kept = folder / path.rpartition(":")[2]
             if kept.exists():
                 _hit(kept, write)
             else:
                 _miss(path, kept, write, upstream)
-    except OSError:  # it left; ssl's errors are among them
+    except OSError:  # it left; TLS's errors are among them
         return
 
 

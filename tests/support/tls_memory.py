@@ -32,7 +32,8 @@ class InMemory:
 
     def pass_on(self) -> None:
         """What the client has to say goes to the server."""
-        self.server.receive(memoryview(self.to_server.read()))
+        said = self.to_server.read()
+        self.server.receive(memoryview(said), len(said))
 
     def answer(self) -> None:
         """What the server has to say goes to the client."""

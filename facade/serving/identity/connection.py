@@ -98,7 +98,7 @@ class TlsConnection(asyncio.BufferedProtocol):
             if self._unasked > MAX_DISCARDED_BYTES:
                 self._raw.close()
             return
-        self.tls.receive(self._listener.received[:nbytes])
+        self.tls.receive(self._listener.received, nbytes)
         self._deliver()
 
     def eof_received(self) -> bool:
@@ -194,13 +194,16 @@ class TlsConnection(asyncio.BufferedProtocol):
         """Encrypt and send `data`; dropped when the connection is closing."""
         if self._closing or not data:
             return
-        tls = self.tls
         self.watchdog.asked = True
         self.watchdog.last = self._loop.time()
-        view = memoryview(data).cast("B")
         try:
+            if isinstance(data, bytes) and len(data) <= _SLICE_BYTES:
+                self.tls.write(data)
+                self._flush()
+                return
+            view = memoryview(data).cast("B")
             while view:
-                tls.write(view[:_SLICE_BYTES])
+                self.tls.write(view[:_SLICE_BYTES])
                 view = view[_SLICE_BYTES:]
                 self._flush()
         except TlsError:

@@ -25,8 +25,15 @@ _ffi: Any = Binding.ffi
 _NULL: Final = _ffi.NULL
 _CHARS: Final = _ffi.typeof("char[]")
 _room: Final = _ffi.new_allocator(should_clear_after_alloc=False)
+# What every request needs, looked up once.
+_held, _put, _take = _lib.BIO_get_mem_data, _lib.BIO_write, _lib.BIO_read
+_clear_errors, _pending = _lib.ERR_clear_error, _lib.SSL_pending
+_read, _write = _lib.SSL_read, _lib.SSL_write
+_lent, _copied, _window = _ffi.from_buffer, _ffi.unpack, _ffi.buffer
 _RECORD_BYTES: Final = 16 * 1024
 """Plaintext of the largest TLS record (RFC 8446, 5.1): what one read can give."""
+_COPIED_BYTES: Final = 16 * 1024
+"""Up to here a copy costs less than a view."""
 
 
 class TlsError(OSError):
@@ -118,23 +125,21 @@ class TlsSession:
 
     # Ciphertext.
 
-    def receive(self, data: memoryview) -> None:
-        """Ciphertext came. It is copied."""
-        count = len(data)
-        if _lib.BIO_write(self._incoming, _ffi.from_buffer(data), count) != count:
-            raise MemoryError("No memory for what a TLS client sent.")
+    def receive(self, buffer: memoryview, count: int) -> None:
+        """Ciphertext came, `count` bytes at the beginning of `buffer`. They are copied."""
+        if _put(self._incoming, _lent(buffer), count) != count:
+            raise MemoryError("OpenSSL has no memory left.")
 
     @property
     def received(self) -> int:
-        """Bytes that came and were not taken yet."""
-        held: int = _lib.BIO_get_mem_data(self._incoming, _NULL) + _lib.SSL_pending(self._tls)
+        """Whether bytes are here that were not taken yet: how many, at least."""
+        held: int = _held(self._incoming, _NULL) or _pending(self._tls)
         return held
 
-    def outgoing(self) -> memoryview | None:
+    def outgoing(self) -> bytes | memoryview | None:
         """The ciphertext to be sent, in memory of its own; None when there is none."""
-        if _lib.BIO_get_mem_data(self._outgoing, _NULL) <= 0:
-            return None
-        return _taken(self._outgoing)
+        count = _held(self._outgoing, _NULL)
+        return _taken(self._outgoing, count) if count > 0 else None
 
     # The handshake.
 
@@ -169,11 +174,11 @@ class TlsSession:
 
         Raises TlsError.
         """
-        _lib.ERR_clear_error()
+        _clear_errors()
         room = _room(_CHARS, _RECORD_BYTES)
-        count = _lib.SSL_read(self._tls, room, _RECORD_BYTES)
+        count = _read(self._tls, room, _RECORD_BYTES)
         if count > 0:
-            data: bytes = _ffi.buffer(room, count)[:]
+            data: bytes = _copied(room, count)
             return data
         said = _lib.SSL_get_error(self._tls, count)
         if said == _lib.SSL_ERROR_WANT_READ:
@@ -182,10 +187,9 @@ class TlsSession:
             return b""
         raise self._error()
 
-    def write(self, data: memoryview) -> None:
-        """Encrypt all of `data`, which is not empty. Raises TlsError."""
-        _lib.ERR_clear_error()
-        if _lib.SSL_write(self._tls, _ffi.from_buffer(data), len(data)) <= 0:
+    def write(self, data: bytes | memoryview) -> None:
+        """Encrypt all of `data`, bytes and not none. Raises TlsError."""
+        if _write(self._tls, _lent(data), len(data)) <= 0:
             raise self._error()
 
     def close_notify(self) -> None:
@@ -212,6 +216,11 @@ class TlsSession:
 
     def _error(self) -> TlsError:
         return TlsError(_said().upper().replace(" ", "_"), _lib.SSL_get_verify_result(self._tls))
+
+
+def library() -> str:
+    """Which OpenSSL speaks to devices, as in "OpenSSL 4.0.3 29 Sep 2026"."""
+    return _text(_lib.OpenSSL_version(_lib.OPENSSL_VERSION))
 
 
 def read(path: Path) -> bytes:
@@ -247,12 +256,14 @@ def _der(certificate: Any) -> bytes:
     if _lib.i2d_X509_bio(bio, certificate) != 1:
         _lib.ERR_clear_error()
         return b""
-    return bytes(_taken(bio))
+    return bytes(_taken(bio, _held(bio, _NULL)))
 
 
-def _taken(bio: Any) -> memoryview:
-    """All that is in a memory BIO, in memory of its own."""
-    count = _lib.BIO_get_mem_data(bio, _NULL)
-    room = _room(_CHARS, max(count, 0))
-    _lib.BIO_read(bio, room, count)
-    return memoryview(_ffi.buffer(room))
+def _taken(bio: Any, count: int) -> bytes | memoryview:
+    """The `count` bytes that are in a memory BIO, in memory of their own."""
+    room = _room(_CHARS, count)
+    _take(bio, room, count)
+    if count > _COPIED_BYTES:
+        return memoryview(_window(room))
+    copy: bytes = _copied(room, count)
+    return copy

@@ -102,7 +102,7 @@ class TlsServerProtocol(asyncio.BufferedProtocol):
             return
         self._quiet = False
         tls = self._tls
-        tls.receive(self._listener.received[:nbytes])
+        tls.receive(self._listener.received, nbytes)
         try:
             over = tls.handshake()
         except TlsError as error:

@@ -1,6 +1,7 @@
 """Failures of the command line: exit codes, one line, what stdout holds."""
 
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -203,4 +204,4 @@ def test_help_is_quick_because_nothing_heavy_is_imported() -> None:
 def test_the_version(alone: CommandLine) -> None:
     ran = alone("--version")
     assert (ran.code, ran.stderr) == (0, "")
-    assert ran.stdout.startswith("facade 0.")
+    assert re.fullmatch(r"facade 0\.\S+, devices' TLS by OpenSSL \d+\.\d+\.\d+ .*\n", ran.stdout)

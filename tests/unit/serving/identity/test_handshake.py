@@ -88,7 +88,7 @@ def test_an_old_protocol_version() -> None:
 @pytest.mark.parametrize("said", [b"GET / HTTP/1.1\r\n\r\n", b"SSH-2.0-x\r\n" * 10])
 def test_another_protocol_altogether(said: bytes) -> None:
     side = SERVER.session()
-    side.receive(memoryview(said))
+    side.receive(memoryview(said), len(said))
     with pytest.raises(TlsError) as caught:
         side.handshake()
     assert reason_for(caught.value) is HandshakeReason.NOT_TLS
