@@ -8,6 +8,7 @@ database spoilt; the other (the wreck) has metadata and certificates that are ab
 import asyncio
 import contextlib
 import datetime as dt
+import itertools
 import json
 import os
 import re
@@ -31,11 +32,13 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
+from facade.demo.image import make_image
+from facade.oci.digest import Digest
 from tests.bench.cpu import family
 from tests.support.crew import workers_of
 from tests.support.docker_registry import free_port
 from tests.support.facade_process import FacadeProcess, facade_up
-from tests.support.live import Live, live
+from tests.support.live import REPOSITORY, Live, live
 from tests.support.misbehaviour import chain, header, rate_limited, slow_head, status, trickle
 from tests.support.pki import SERVER_AUTH, TRUST_DOMAIN, Authority, load_identity
 from tests.support.prometheus import Prometheus, hastened, prometheus
@@ -51,7 +54,11 @@ MAX_WAITING = 100
 PATIENCE_SECONDS = 120.0
 NOFILE = 2048
 STREAMS = 12
-WAIT_SECONDS = 2
+WAIT_SECONDS = 4
+SLOW_PACE = 6000
+"""Bytes a second: more than what counts as a stall."""
+LONG_BYTES = int(SLOW_PACE * PATIENCE_SECONDS * 1.2)
+"""Of a blob that at this pace outlasts every alert, and that the cache would hold."""
 TIMESTAMP_SECONDS = 25
 
 pytestmark = [
@@ -69,6 +76,7 @@ class Shop:
     redis: RedisServer
     traffic: Traffic
     cache: Path
+    long_one: Digest
 
     def context(self, device: str = "certificates") -> ssl.SSLContext:
         """The TLS of a device."""
@@ -215,7 +223,15 @@ async def open_shop(folder: Path, disk: Path) -> AsyncIterator[Shop]:
             await it.facade.must(
                 *("device", "issue", "dev/hog", "--out", it.certificates.with_name("hog"))
             )
-            yield Shop(it, redis, Traffic(it), disk / "cache")
+            yield Shop(it, redis, Traffic(it), disk / "cache", await sign_long_one(it))
+
+
+async def sign_long_one(it: Live) -> Digest:
+    """An image for the fleet dev that nothing else asks for; gives its largest blob, of `LONG_BYTES`."""
+    image = make_image(line="a long one", payload_bytes=LONG_BYTES)
+    it.registry.add_image(REPOSITORY, image, "long")
+    await it.facade.must("artifact", "import", f"{it.host}/{REPOSITORY}:long", "--fleet", "dev")
+    return max(image.blobs, key=lambda digest: len(image.blobs[digest]))
 
 
 @contextlib.asynccontextmanager
@@ -328,21 +344,26 @@ async def test_a_control_side_in_trouble(scene: Scene) -> None:
 async def test_more_than_the_limits_allow(scene: Scene) -> None:
     """One device wants more streams than it may have, from a registry that takes its time."""
     shop = scene.shop
-    path = shop.traffic.path("blobs", shop.traffic.largest("v2"))
-    shop.it.registry.script("*/blobs/*", trickle(1500, 0.25))
+    path = shop.traffic.path("blobs", shop.long_one)
+    shop.it.registry.script("*/blobs/*", trickle(SLOW_PACE // 4, 0.25))
 
     async def keep_asking() -> None:
-        while True:
-            await shop.get([path], "hog")
+        """All slots, and then one more again and again, whatever became of those before: if each asked anew when
+        it was refused, all would be refused at the same time, and in that moment nobody would wait.
+        """
+        async with asyncio.TaskGroup() as asked:
+            for number in itertools.count():
+                asked.create_task(shop.get([path], "hog"))
+                if number >= STREAMS:
+                    await asyncio.sleep(WAIT_SECONDS / 8)
 
     async with asyncio.TaskGroup() as tasks:
-        hogs = [tasks.create_task(keep_asking()) for _ in range(STREAMS + 6)]
+        hog = tasks.create_task(keep_asking())
         try:
             await scene.firing("FacadeOverloaded", "FacadeRequestsWait")
         finally:
             shop.it.registry.behave()
-            for hog in hogs:
-                hog.cancel()
+            hog.cancel()
 
 
 async def test_a_registry_in_trouble(scene: Scene) -> None:
