@@ -98,9 +98,9 @@ _NOT_TLS = frozenset(
 
 def reason_for(error: TlsError) -> HandshakeReason:
     """The reason behind what `TlsSession.handshake` raised."""
-    words = error.reason
-    if words == "CERTIFICATE_VERIFY_FAILED":
+    if error.verdict:  # its words may be of what led to it: of a signature, of an extension
         return _VERDICTS.get(error.verdict, HandshakeReason.BAD_CERTIFICATE)
+    words = error.reason
     if words == "PEER_DID_NOT_RETURN_A_CERTIFICATE":
         return HandshakeReason.NO_CERTIFICATE
     if "_ALERT_" in words:

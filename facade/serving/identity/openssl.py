@@ -4,9 +4,10 @@ Python's `ssl` stands on the system's OpenSSL, often years older: there AES-GCM 
 handshake a fourth more. Here, what has to wait for the client says so without raising, too.
 
 Guarantees: TLS 1.3 only; the client's certificate chains to one of the device CAs and may be used by a
-client; no session is resumed: none is ever kept, and the tickets that OpenSSL hands out regardless name sessions
-that nobody has. Whatever OpenSSL refuses raises, and leaves its alert in `outgoing`. `presented` tells
-of a refused certificate, unverified. Does not know sockets, nor who a device is.
+client; no key and no signature in that chain is weaker than 112 bits, but for an anchor's on itself; no session
+is resumed: none is ever kept, and the tickets that OpenSSL hands out regardless name sessions that nobody
+has. Whatever OpenSSL refuses raises, and leaves its alert in `outgoing`. `presented` tells of a refused
+certificate, unverified. Does not know sockets, nor who a device is.
 
 The bindings are those that pyOpenSSL stands on. No callback is given to OpenSSL: making one needs memory that
 may be written and executed, which a hardened unit forbids (systemd.exec(5), MemoryDenyWriteExecute).
@@ -34,6 +35,8 @@ _RECORD_BYTES: Final = 16 * 1024
 """Plaintext of the largest TLS record (RFC 8446, 5.1): what one read can give."""
 _COPIED_BYTES: Final = 16 * 1024
 """Up to here a copy costs less than a view."""
+_TICKET_SECONDS: Final = 1
+"""How long a client should keep a ticket: the least that can be said (0 = OpenSSL's default, two hours)."""
 
 
 class TlsError(OSError):
@@ -65,8 +68,12 @@ class TlsContext:
     def __init__(self, certificate: Path, key: Path, device_cas: Sequence[Path]) -> None:
         self.raw = raw = _owned(_lib.SSL_CTX_new(_lib.TLS_server_method()), _lib.SSL_CTX_free)
         _lib.SSL_CTX_set_min_proto_version(raw, _lib.TLS1_3_VERSION)
+        # The level is the default unless an openssl.cnf says otherwise: then MD5 would do. The list is of
+        # older TLS (SSL_CTX_set_security_level(3)).
+        _lib.SSL_CTX_set_cipher_list(raw, b"DEFAULT:@SECLEVEL=2")
         # Tickets without contents, for sessions that are not kept: the bindings have no switch for none at all.
         _lib.SSL_CTX_set_options(raw, _lib.SSL_OP_NO_TICKET)
+        _lib.SSL_CTX_set_timeout(raw, _TICKET_SECONDS)
         _lib.SSL_CTX_set_session_cache_mode(
             raw, _lib.SSL_SESS_CACHE_OFF | _lib.SSL_SESS_CACHE_NO_INTERNAL
         )
@@ -97,10 +104,12 @@ class TlsContext:
         source = _owned(_lib.BIO_new_mem_buf(pem, len(pem)), _lib.BIO_free)
         # The empty passphrase: with none OpenSSL would ask on the terminal (PEM_read_bio_PrivateKey(3)).
         pair = _lib.PEM_read_bio_PrivateKey(source, _NULL, _NULL, _ffi.new("char[]", b""))
+        if pair == _NULL:
+            return False
+        pair = _owned(pair, _lib.EVP_PKEY_free)
         return bool(
-            pair != _NULL
-            and _lib.SSL_CTX_use_certificate_chain_file(self.raw, bytes(certificate)) == 1
-            and _lib.SSL_CTX_use_PrivateKey(self.raw, _ffi.gc(pair, _lib.EVP_PKEY_free)) == 1
+            _lib.SSL_CTX_use_certificate_chain_file(self.raw, bytes(certificate)) == 1
+            and _lib.SSL_CTX_use_PrivateKey(self.raw, pair) == 1
             and _lib.SSL_CTX_check_private_key(self.raw) == 1
         )
 
@@ -262,8 +271,8 @@ def _der(certificate: Any) -> bytes:
 def _taken(bio: Any, count: int) -> bytes | memoryview:
     """The `count` bytes that are in a memory BIO, in memory of their own."""
     room = _room(_CHARS, count)
-    _take(bio, room, count)
+    count = _take(bio, room, count)  # beyond it `room` holds whatever was there
     if count > _COPIED_BYTES:
-        return memoryview(_window(room))
+        return memoryview(_window(room, count))
     copy: bytes = _copied(room, count)
     return copy

@@ -53,6 +53,13 @@ def test_of_an_endless_serial_a_log_gets_little() -> None:
     assert len(seen.serial) <= 64
 
 
+def forged() -> Leaf:
+    """Signed by nobody: the signature is another one's."""
+    leaf = CA.device()
+    der = leaf.der[:-1] + bytes([leaf.der[-1] ^ 1])
+    return Leaf(x509.load_der_x509_certificate(der), leaf.key)
+
+
 @pytest.mark.parametrize(
     ("leaf", "reason"),
     [
@@ -62,8 +69,9 @@ def test_of_an_endless_serial_a_log_gets_little() -> None:
         (OTHER.device(), HandshakeReason.UNKNOWN_CA),
         (Authority.root("Test CA").device(), HandshakeReason.UNKNOWN_CA),
         (CA.device(usages=(SERVER_AUTH,)), HandshakeReason.WRONG_USAGE),
+        (forged(), HandshakeReason.BAD_CERTIFICATE),
     ],
-    ids=["expired", "not yet valid", "other CA", "CA of the same name", "usage"],
+    ids=["expired", "not yet valid", "other CA", "CA of the same name", "usage", "forged"],
 )  # fmt: skip
 def test_a_refused_certificate_is_named(leaf: Leaf, reason: HandshakeReason) -> None:
     expected = PeerCertificate("CN=dev kiosk-7", leaf.serial)

@@ -119,6 +119,7 @@ def test_no_session_is_gone_on_with(which: str) -> None:
     before.heard()
     assert before.client.session is not None
     assert before.client.session.has_ticket
+    assert before.client.session.ticket_lifetime_hint == 1  # nor is it offered for long
     if which != "the same":
         context = tls_context(server if which == "of the same files" else CA.server(), CA)
     for _ in range(3):
@@ -191,6 +192,45 @@ assert not session.handshake()
 client.bio_write(session.outgoing())
 client.do_handshake()
 print(client.get_cipher_name())
+"""
+
+
+def test_no_configuration_of_openssl_lets_weak_keys_in(tmp_path: Path) -> None:
+    """Some set OPENSSL_CONF for the sake of another, old peer of theirs."""
+    (tmp_path / "openssl.cnf").write_text(_LENIENT)
+    said = subprocess.run(
+        [sys.executable, "-c", _WEAK],
+        check=True,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OPENSSL_CONF": str(tmp_path / "openssl.cnf")},
+    )
+    assert said.stdout.strip() == "refused: 67"  # X509_V_ERR_CA_KEY_TOO_SMALL
+
+
+_LENIENT = """
+openssl_conf = all
+[all]
+ssl_conf = ssl
+[ssl]
+system_default = lenient
+[lenient]
+CipherString = DEFAULT:@SECLEVEL=0
+MinProtocol = TLSv1
+"""
+_WEAK = """
+from cryptography.hazmat.primitives.asymmetric import rsa
+from facade.serving.identity.openssl import TlsError
+from tests.support.pki import Authority, client_context
+from tests.support.tls_listener import tls_context
+from tests.support.tls_memory import in_memory
+ca, weak = Authority.root(), Authority.root("Weak", key=rsa.generate_private_key(65537, 1024))
+sides = in_memory(tls_context(ca.server(), weak), client_context(ca, weak.device()))
+try:
+    sides.handshake()
+    print("in")
+except TlsError as error:
+    print("refused:", error.verdict)
 """
 
 
