@@ -50,8 +50,9 @@ class TlsPeer:
     ) -> None:
         self.socket.close()
 
-    def handshake(self, *, with_data: bytes = b"") -> None:
-        """Complete the handshake as the client sees it; `with_data` goes with its last flight.
+    def handshake(self, *, with_data: bytes = b"", cut: int = 0) -> None:
+        """Complete the handshake as the client sees it; `with_data` goes with its last flight, of which
+        the first `cut` bytes are sent by themselves.
 
         In TLS 1.3 the server's verdict on our certificate comes after that: with the next read.
         """
@@ -65,6 +66,8 @@ class TlsPeer:
                 break
         if with_data:
             self.tls.write(with_data)
+        if cut:
+            self.send_raw(self.outgoing.read(cut))
         self.flush()
 
     def flush(self) -> None:

@@ -113,6 +113,8 @@ class TlsServerProtocol(asyncio.BufferedProtocol):
             self._succeed()
         elif (flight := tls.outgoing()) is not None:
             self._raw.write(flight)
+        else:
+            _acknowledge(self._raw)
 
     def eof_received(self) -> bool:
         if self._quiet:
@@ -184,10 +186,11 @@ class TlsServerProtocol(asyncio.BufferedProtocol):
 
 
 def _acknowledge(raw: asyncio.Transport) -> None:
-    """Send the TCP acknowledgement of the client's last flight now.
+    """Send the TCP acknowledgement of what the client said now.
 
-    Nothing of ours follows it at once (the session tickets go out with the first answer), so the kernel
-    would delay it by 40 ms; a client with Nagle's algorithm on sends its request only after that.
+    Nothing of ours follows it at once (more of its flight has to come first; the session tickets go out with
+    the first answer), so the kernel would delay it by 40 ms; a client with Nagle's algorithm on, as Java's,
+    sends the rest of its flight, or its request, only after that.
     """
     sock = raw.get_extra_info("socket")
     if sock is not None:
