@@ -20,7 +20,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from tests.bench.ends import End
-from tests.bench.loads import Load, blob_loads, crowd_loads, growth_loads, small_loads, whole_loads
+from tests.bench.growth import growth_loads
+from tests.bench.loads import Load, blob_loads, crowd_loads, small_loads, whole_loads
 from tests.bench.report import summary, table, write
 from tests.bench.rounds import OURS, Series, missed
 from tests.bench.signals import Ended, until_signal
@@ -120,8 +121,10 @@ def _run(made: Stand, loads: Sequence[Load], rounds: int) -> list[Series]:
 def _measure_once(made: Stand, load: Load, series: Series, number: int) -> None:
     names = [OURS, *load.peers]
     began = time.monotonic()
-    for name in names if number % 2 == 0 else reversed(names):
-        series.add(name, load.measure(made, made.participants[name]))
+    order = names if number % 2 == 0 else names[::-1]
+    figures = load.measure(made, [made.participants[name] for name in order])
+    for name, figure in zip(order, figures, strict=True):
+        series.add(name, figure)
     said = ", ".join(f"{name} {series.figures[name][-1]:.3g}" for name in names)
     seconds = time.monotonic() - began
     print(f"round {number + 1} {load.name}: {said} {load.unit} [{seconds:.0f} s]", flush=True)

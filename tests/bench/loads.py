@@ -14,29 +14,28 @@ from functools import partial
 from facade.oci.digest import Digest
 from tests.bench.clients import ab, crowd, ctr, curl, idle_connections, skopeo
 from tests.bench.cpu import cpu_seconds, family, own_pss_kib, pss_kib, settled_cpu_seconds
-from tests.bench.rounds import OURS
-from tests.bench.stand import MIB, PLAIN, REPOSITORY, Participant, Stand
+from tests.bench.stand import MIB, REPOSITORY, Participant, Stand
 
 GB = 1e9
 
 CACHED = ("nginx", "registry", "floor")
 UNCACHED = ("nginx-proxy", "registry-proxy", "floor")
-GROWN_TARGETS = 9_999
-"""Beside the one that is asked for: the most that one fleet may have."""
-GROWN_FLEETS = 999
-"""Further ones, without devices."""
-GROWN_BLOBS = 1_000_000
 FIRST_BYTES = 7
-STARTS = 3
+FIRST_BYTE_TURNS = 3
+SMALL_TURNS = 4
 ALWAYS = 100
 STATIC = ("nginx", "registry")
 BUSY_CONNECTIONS = 8
-BUSY_DEVICES = 3
+BUSY_BURSTS = 6
 MANIFESTS = 1900
 """With those that warm up fewer than the facade writes down of one device at once."""
 WARM_MANIFESTS = 20
+WARM_BURST = 2000
 WARM = 6
 """So many connections meet both of two workers, but for one time in 32."""
+
+
+Measure = Callable[[Stand, Sequence[Participant]], Sequence[float]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +45,7 @@ class Load:
     Arguments:
         unit: of its figures.
         peers: with whom the facade is compared.
-        measure: gives one participant's figure.
+        measure: gives a figure for each participant of a round, who come in the order to measure them in.
         targets: peer → at most so many times its figure.
         rounds: at most so many, for what is costly or does not vary.
         root: needs to be root.
@@ -57,7 +56,7 @@ class Load:
     name: str
     unit: str
     peers: Sequence[str]
-    measure: Callable[[Stand, Participant], float]
+    measure: Measure
     targets: dict[str, float]
     rounds: int = ALWAYS
     root: bool = False
@@ -69,6 +68,24 @@ class Load:
         return self.rounds < ALWAYS and self.grow is None
 
 
+def each(measure: Callable[[Stand, Participant], float], turns: int = 1) -> Measure:
+    """All measured by `measure`, `turns` times in the order A, B, B, A; a figure is the mean of one's own."""
+
+    def measured(stand: Stand, whom: Sequence[Participant]) -> list[float]:
+        found: list[list[float]] = [[] for _ in whom]
+        for turn in range(turns):
+            for index in there_and_back(len(whom), turn):
+                found[index].append(measure(stand, whom[index]))
+        return [statistics.mean(figures) for figures in found]
+
+    return measured
+
+
+def there_and_back(count: int, turn: int) -> Sequence[int]:
+    """The order of the `turn`-th turn: what changes while they last meets the first and the last alike."""
+    return range(count) if turn % 2 == 0 else range(count - 1, -1, -1)
+
+
 def blob_loads(*, quick: bool) -> list[Load]:
     """Blobs from the cache and through it."""
     repeat = {1: 32, 64: 2, 256: 1} if quick else {1: 64, 64: 4, 256: 2}
@@ -78,7 +95,10 @@ def blob_loads(*, quick: bool) -> list[Load]:
             f"cached blob, {size} MiB",
             "CPU s/GB",
             CACHED,
-            partial(_cached, size=size, repeat=repeat[size]),
+            each(
+                partial(cached, size=size, repeat=repeat[size]),
+                turns=SMALL_TURNS if size == 1 else 1,
+            ),
             {"nginx": 0.9, "registry": 0.65},
         )
         for size in sizes
@@ -88,7 +108,7 @@ def blob_loads(*, quick: bool) -> list[Load]:
             f"uncached blob, {size} MiB",
             "CPU s/GB",
             UNCACHED,
-            partial(_uncached, size=size),
+            each(partial(_uncached, size=size)),
             {"nginx-proxy": 1.0, "registry-proxy": 0.45},
         )
         for size in sizes
@@ -99,14 +119,14 @@ def blob_loads(*, quick: bool) -> list[Load]:
             "uncached blobs, 8 of 1 MiB in a row",
             "CPU s/GB",
             UNCACHED,
-            _uncached_row,
+            each(uncached_row),
             {"nginx-proxy": 1.0, "registry-proxy": 0.45},
         ),
         Load(
             "uncached blob, 1 MiB alone, with its connection",
             "CPU s/GB",
             UNCACHED,
-            partial(_uncached, size=1),
+            each(partial(_uncached, size=1)),
             {"nginx-proxy": 1.0, "registry-proxy": 0.45},
         ),
     ]
@@ -121,14 +141,14 @@ def small_loads(*, quick: bool) -> list[Load]:
             "manifest, keep-alive",
             "CPU µs",
             STATIC,
-            partial(_requests, count=many, keep_alive=True),
+            each(partial(requests, count=many, keep_alive=True)),
             {"registry": 0.15, "nginx": 10.0},
         ),
         Load(
             "handshake and manifest",
             "CPU µs",
             STATIC,
-            partial(_requests, count=few, keep_alive=False),
+            each(partial(requests, count=few, keep_alive=False)),
             {"nginx": 1.0},
         ),
     ]
@@ -142,7 +162,7 @@ def crowd_loads(*, quick: bool) -> list[Load]:
             "memory at rest, a serving process",
             "MiB PSS",
             (),
-            lambda stand, who: max(map(own_pss_kib, family(who.pid)[1:])) / 1024,
+            each(lambda stand, who: max(map(own_pss_kib, family(who.pid)[1:])) / 1024),
             {"bound": 110.0},
             rounds=1,
         ),
@@ -150,7 +170,7 @@ def crowd_loads(*, quick: bool) -> list[Load]:
             "memory at rest, all processes",
             "MiB PSS",
             (),
-            lambda stand, who: pss_kib(who.pid) / 1024,
+            each(lambda stand, who: pss_kib(who.pid) / 1024),
             {},
             rounds=1,
         ),
@@ -158,7 +178,7 @@ def crowd_loads(*, quick: bool) -> list[Load]:
             "idle connection",
             "KiB PSS",
             ("nginx",),
-            partial(_idle, connections=connections),
+            each(partial(_idle, connections=connections)),
             {"bound": 40.0},
             rounds=1,
         ),
@@ -166,7 +186,7 @@ def crowd_loads(*, quick: bool) -> list[Load]:
             f"stampede, {clients} clients, 16 MiB, over its parts",
             "ratio",
             (),
-            partial(_stampede, clients=clients),
+            each(partial(_stampede, clients=clients)),
             {"parts": 1.1},
             rounds=2 if quick else 3,
         ),
@@ -174,7 +194,7 @@ def crowd_loads(*, quick: bool) -> list[Load]:
             "first byte of an uncached blob, beyond the upstream's",
             "ms, wall",
             (),
-            _first_byte,
+            each(_first_byte, turns=FIRST_BYTE_TURNS),
             {"bound": 5.0},
         ),
     ]
@@ -188,7 +208,7 @@ def whole_loads() -> list[Load]:
             f"stampede, {clients} clients, 16 MiB, two workers, over its parts",
             "ratio",
             (),
-            lambda stand, who: _stampede(stand, stand.two[who.name], clients),
+            each(lambda stand, who: _stampede(stand, stand.two[who.name], clients)),
             {"parts": 1.1},
             rounds=3,
         ),
@@ -196,23 +216,21 @@ def whole_loads() -> list[Load]:
             "two workers over one: manifest, keep-alive",
             "ratio",
             ("nginx",),
-            partial(_twice, measure=_busy_requests),
+            each(_busy_twice),
             {"bound": 1.1},
         ),
         Load(
             "two workers over one: cached blob, 16 MiB",
             "ratio",
             ("nginx",),
-            lambda stand, who: statistics.median(
-                _twice(stand, who, partial(_cached, size=16, repeat=8, warm=WARM)) for _ in range(3)
-            ),
+            each(_blobs_twice),
             {"bound": 1.1},
         ),
         Load(
             "image of 14 layers, skopeo, cached",
             "CPU ms",
             STATIC,
-            partial(_image, client=_by_skopeo),
+            each(partial(_image, client=_by_skopeo)),
             {},
             rounds=3,
         ),
@@ -220,7 +238,7 @@ def whole_loads() -> list[Load]:
             "image of 14 layers, ctr, cached",
             "CPU ms",
             STATIC,
-            partial(_image, client=_by_ctr),
+            each(partial(_image, client=_by_ctr)),
             {},
             rounds=3,
             root=True,
@@ -228,50 +246,8 @@ def whole_loads() -> list[Load]:
     ]
 
 
-def growth_loads() -> list[Load]:
-    """What more of everything costs a request, beside a facade that has little of anything."""
-    return [
-        Load(
-            f"manifest, keep-alive, {GROWN_TARGETS + 1:,} signed targets and {GROWN_FLEETS + 1:,} fleets over 1",
-            "CPU µs",
-            (PLAIN,),
-            partial(_requests, count=1000, keep_alive=True),
-            {PLAIN: 1.1},
-            rounds=15,
-            grow=_sign,
-        ),
-        Load(
-            f"uncached and cached blobs, {GROWN_BLOBS + 15:,} in the index over 15",
-            "CPU s/GB",
-            (PLAIN,),
-            lambda stand, who: _uncached_row(stand, who) + _cached(stand, who, 1, 64),
-            {PLAIN: 1.1},
-            rounds=7,
-            # Rows alone, without files: the store never lists its folders, so they are all it notices.
-            grow=lambda stand: stand.fill_index(GROWN_BLOBS),
-        ),
-        Load(
-            f"start, with {GROWN_BLOBS:,} blobs in the index",
-            "s, wall",
-            (),
-            _start_wall,
-            {"bound": 1.5},
-            rounds=1,
-            grow=lambda stand: None,
-        ),
-        Load(
-            f"start, with {GROWN_BLOBS:,} blobs in the index, CPU",
-            "CPU s",
-            (),
-            _start_cpu,
-            {},
-            rounds=1,
-            grow=lambda stand: None,
-        ),
-    ]
-
-
-def _cached(stand: Stand, who: Participant, size: int, repeat: int, warm: int = 1) -> float:
+def cached(stand: Stand, who: Participant, size: int, repeat: int, warm: int = 1) -> float:
+    """CPU seconds per GB of a blob that is asked for `repeat` times on one connection, after `warm` others."""
     url = who.blob(stand.blobs[size])
     for _ in range(warm):  # connections
         curl(who.devices[0], url)  # it is in the cache, and open, from here on
@@ -285,7 +261,7 @@ def _uncached(stand: Stand, who: Participant, size: int) -> float:
     return sum(_uncached_once(stand, who, size) for _ in range(repeat)) / (repeat * size * MIB / GB)
 
 
-def _uncached_row(stand: Stand, who: Participant) -> float:
+def uncached_row(stand: Stand, who: Participant) -> float:
     """As an image's layers are: other blobs each time, one connection."""
     return _fetching(stand, who, stand.small) / (len(stand.small) * MIB / GB)
 
@@ -312,7 +288,8 @@ def _fetches(stand: Stand, digests: Sequence[Digest]) -> list[int]:
     return [stand.upstream.count("GET", str(digest)) for digest in digests]
 
 
-def _requests(stand: Stand, who: Participant, count: int, *, keep_alive: bool) -> float:
+def requests(stand: Stand, who: Participant, count: int, *, keep_alive: bool) -> float:
+    """CPU µs of a manifest, with its record, and with a handshake unless the connections are kept."""
     url = who.manifest(stand.manifest)
     device = who.recorded(WARM_MANIFESTS + count)
     ab(device, url, WARM_MANIFESTS, keep_alive=keep_alive)
@@ -321,22 +298,51 @@ def _requests(stand: Stand, who: Participant, count: int, *, keep_alive: bool) -
     return (_recorded_cpu_seconds(who) - before) / count * 1e6
 
 
-def _busy_requests(stand: Stand, who: Participant) -> float:
-    """As `_requests`, with so many connections that workers who share them are all met and all busy.
+def side_by_side(
+    stand: Stand,
+    whom: Sequence[Participant],
+    *,
+    bursts: int,
+    connections: int,
+    seconds: float = 0.0,
+) -> list[float]:
+    """CPU µs of a manifest on keep-alive for each of `whom`, in bursts that take turns: A, B, B, A.
 
-    A worker that waits for its client finds one request at each waking, one with a queue finds several: with
-    four connections that is what one measures, not what a second worker costs. The same goes for a
-    worker's first requests, which load what later ones find. Several devices' worth of them, for the wait for the
-    last record is charged to them, with whatever a worker costs that is not asked.
+    A shared machine is fast for some seconds and slow for the next; so each has its bursts among the others', and
+    everything that each does from the first burst to the last record is charged to its requests.
+
+    Arguments:
+        bursts: of each, of `MANIFESTS`, each by a device that has rows left.
+        connections: of each burst. Workers who share them are all met and all busy with enough of them: one that waits
+            for its client finds one request at each waking, one with a queue finds several.
+        seconds: spread over so many, and nothing that is done within is left out; 0 = one after the other.
     """
-    url = who.manifest(stand.manifest)
-    devices = [who.recorded(MANIFESTS) for _ in range(BUSY_DEVICES)]
-    # Another's, for it uses up what is written down of one; the last, which blobs alone do not use.
-    ab(who.devices[-1], url, 2000, keep_alive=True, concurrency=2 * BUSY_CONNECTIONS)
-    before = _recorded_cpu_seconds(who)
-    for device in devices:
-        ab(device, url, MANIFESTS, keep_alive=True, concurrency=BUSY_CONNECTIONS)
-    return (_recorded_cpu_seconds(who) - before) / (BUSY_DEVICES * MANIFESTS) * 1e6
+    # Another's to warm up with, for it uses up what is written down of one; the last, which blobs alone do not use.
+    for who in whom:
+        url = who.manifest(stand.manifest)
+        ab(who.devices[-1], url, WARM_BURST, keep_alive=True, concurrency=2 * connections)
+    devices = [[who.recorded(MANIFESTS) for who in whom] for _ in range(bursts)]
+    aftermath = max(who.aftermath_seconds for who in whom)
+    time.sleep(aftermath)
+    before = [settled_cpu_seconds(who.pid) for who in whom]
+    began = time.monotonic()
+    pause = max(seconds - aftermath, 0.0) / bursts
+    for burst in range(bursts):
+        time.sleep(max(0.0, began + burst * pause - time.monotonic()))
+        for index in there_and_back(len(whom), burst):
+            device, url = devices[burst][index], whom[index].manifest(stand.manifest)
+            ab(device, url, MANIFESTS, keep_alive=True, concurrency=connections)
+    time.sleep(max(aftermath, began + seconds - time.monotonic()))
+    after = [settled_cpu_seconds(who.pid) for who in whom]
+    spent = zip(before, after, strict=True)
+    return [(now - then) / (bursts * MANIFESTS) * 1e6 for then, now in spent]
+
+
+def _busy_twice(stand: Stand, who: Participant) -> float:
+    """What a manifest costs with two workers over what it costs with one, on one processor."""
+    both = (stand.two[who.name], who)
+    two, one = side_by_side(stand, both, bursts=BUSY_BURSTS, connections=BUSY_CONNECTIONS)
+    return two / one
 
 
 def _recorded_cpu_seconds(who: Participant) -> float:
@@ -396,14 +402,11 @@ def _first_byte(stand: Stand, who: Participant) -> float:
     return (statistics.median(through[1:]) - statistics.median(direct[1:])) * 1000
 
 
-def _twice(stand: Stand, who: Participant, measure: Callable[[Stand, Participant], float]) -> float:
-    """What a unit costs with two workers over what it costs with one, on one processor.
-
-    Two of each, in an order in which neither comes first: what changes meanwhile meets both.
-    """
-    order = (stand.two[who.name], who, who, stand.two[who.name])
-    first, second, third, fourth = (measure(stand, each) for each in order)
-    return (first + fourth) / (second + third)
+def _blobs_twice(stand: Stand, who: Participant) -> float:
+    """What a cached blob of 16 MiB costs with two workers over what it costs with one, on one processor."""
+    measure = each(partial(cached, size=16, repeat=8, warm=WARM), turns=4)
+    two, one = measure(stand, (stand.two[who.name], who))
+    return two / one
 
 
 def _image(
@@ -428,25 +431,3 @@ def _by_ctr(stand: Stand, who: Participant, image: str) -> None:
     if stand.containerd is None:
         raise RuntimeError("containerd needs root.")
     ctr(stand.containerd, who.devices[0], image)
-
-
-def _sign(stand: Stand) -> None:
-    # Asked for once before: the metadata of a fleet without devices is not looked at.
-    _requests(stand, stand.participants[OURS], 20, keep_alive=True)
-    stand.sign(GROWN_TARGETS, GROWN_FLEETS)
-
-
-def _start_wall(stand: Stand, who: Participant) -> float:
-    return statistics.median(_start(stand)[0] for _ in range(STARTS))
-
-
-def _start_cpu(stand: Stand, who: Participant) -> float:
-    return statistics.median(_start(stand)[1] for _ in range(STARTS))
-
-
-def _start(stand: Stand) -> tuple[float, float]:
-    """Seconds until it serves: wall, and CPU of all its processes."""
-    stand.facade_down()
-    began = time.monotonic()
-    stand.facade_up()
-    return time.monotonic() - began, cpu_seconds(stand.facade.pid)

@@ -225,7 +225,7 @@ async def stand(
             more: list[tuple[FacadeProcess, Sequence[Path]]] = []
             if with_plain:
                 third = await stack.enter_async_context(facade_up(folder / "plain"))
-                more = [(third, await _connect(third, upstream, folder / "thirds", devices=1))]
+                more = [(third, await _connect(third, upstream, folder / "thirds", devices=2))]
             material = Material(
                 certificate=folder / "state" / "server.pem",
                 key=folder / "state" / "server.key",

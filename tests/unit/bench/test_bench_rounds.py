@@ -5,7 +5,8 @@ from typing import cast
 import pytest
 
 from tests.bench.__main__ import _run
-from tests.bench.loads import Load, growth_loads
+from tests.bench.growth import growth_loads
+from tests.bench.loads import Load, each
 from tests.bench.rounds import OURS
 from tests.bench.stand import PLAIN, Participant, Stand
 
@@ -28,7 +29,7 @@ def test_what_grows_the_facade_is_done_once_when_all_other_rounds_are_over(
             return float(len(done))
 
         grow = (lambda _: done.append(f"grow {name}")) if grows else None
-        return Load(name, "s", peers, measure, {}, rounds, grow=grow)
+        return Load(name, "s", peers, each(measure), {}, rounds, grow=grow)
 
     series = _run(
         cast("Stand", Bare(OURS, PLAIN)),
@@ -52,8 +53,22 @@ def test_what_grows_the_facade_is_done_once_when_all_other_rounds_are_over(
     assert "round 3 a" in capsys.readouterr().out
 
 
+def test_within_a_round_nobody_is_always_first_and_a_figure_is_the_mean_of_ones_own() -> None:
+    done: list[str] = []
+
+    def measure(_: Stand, who: Participant) -> float:
+        done.append(str(who))
+        return float(len(done))
+
+    series = _run(
+        cast("Stand", Bare(OURS, PLAIN)), [Load("a", "s", (PLAIN,), each(measure, turns=2), {})], 2
+    )
+    assert done == [OURS, PLAIN, PLAIN, OURS, PLAIN, OURS, OURS, PLAIN]
+    assert series[0].figures == {OURS: [2.5, 6.5], PLAIN: [2.5, 6.5]}
+
+
 def test_growth_is_measured_in_pairs_however_few_rounds_are_asked_for() -> None:
-    pairs = [load for load in growth_loads() if PLAIN in load.peers]
+    pairs = [load for load in growth_loads() if PLAIN in load.targets]
     assert len(pairs) == 2
-    assert all(load.rounds >= 7 and not load.costly for load in pairs)
-    assert all(PLAIN in load.targets for load in pairs)
+    assert all(load.rounds >= 3 and not load.costly for load in pairs)
+    assert all(PLAIN in load.peers for load in pairs)
