@@ -133,7 +133,6 @@ async def open_content(
             strict=settings.pull.verify == "strict",
         ),
         observer=events,
-        grown=keeper.grown,
         tails=store,
     )
     store.watch(spoiled)

@@ -130,7 +130,7 @@ async def open_cache(
     with make_executor() as executor:
         local = LocalStore.at(root, executor, attributes=attributes)
         if max_bytes is not None:
-            local.limit(max_bytes, lambda: None)
+            local.limit(max_bytes, lambda _: None)
         index = PossessionIndex.at(root / "index.db", clock)
         used = store or local
         cache = BlobCache(

@@ -9,7 +9,6 @@ it. Does not decide who may ask.
 """
 
 import asyncio
-from collections.abc import Callable
 from concurrent.futures import Executor
 
 import structlog
@@ -46,7 +45,6 @@ class BlobCache:
         store, possession: where content is, and whose it was seen to be.
         clock, executor, limits: for transfers; the executor's threads hash and write.
         observer: told how requests were met, of transfers, and of bytes that did not match.
-        grown: told when an object came into the store, so that room can be made.
         tails: where the transfers of other processes on the same store are found, if there are any.
     """
 
@@ -59,14 +57,12 @@ class BlobCache:
         executor: Executor,
         limits: TransferLimits | None = None,
         observer: BlobObserver | None = None,
-        grown: Callable[[], None] | None = None,
         tails: Tails | None = None,
     ) -> None:
         self._store = store
         self._possession = possession
         self._executor = executor
         self._observer = observer or NullObserver()
-        self._grown = grown
         self._looking: dict[tuple[BlobKey, int], asyncio.Event] = {}
         self._proofs = Proofs(possession)
         self.flights = Flights(
@@ -76,7 +72,7 @@ class BlobCache:
             clock=clock,
             executor=executor,
             observer=self._observer,
-            published=self._published,
+            published=possession.add,
             limits=limits,
         )
 
@@ -152,7 +148,7 @@ class BlobCache:
         key = BlobKey(connection.id, connection.host, repository, digest)
         try:
             await keep(self._store, key, data, self._executor)
-            await self._published(key, len(data))
+            await self._possession.add(key, len(data))
         except Unavailable as error:
             log.warning("put_failed", digest=str(digest), error=error.message)
             return False
@@ -251,11 +247,6 @@ class BlobCache:
             return None
         self._possession.touch(key.digest)
         return reader
-
-    async def _published(self, key: BlobKey, size: int) -> None:
-        await self._possession.add(key, size)
-        if self._grown is not None:
-            self._grown()
 
     async def _quarantine(self, key: BlobKey, error: Integrity) -> None:
         host, repository, digest = str(key.host), str(key.repository), str(key.digest)

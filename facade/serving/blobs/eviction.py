@@ -116,14 +116,10 @@ class Evictor:
         self._wanted = wanted
         self._partials = partials
 
-    async def evict_if_full(self) -> tuple[int, int] | None:
-        """Evict when above the high watermark: (objects, bytes) removed, None when below.
-
-        Raises Unavailable.
-        """
+    async def room(self) -> int:
+        """Bytes that may come until eviction has to start; negative when it has to. Raises Unavailable."""
         _, held = await self._order.totals()
-        full = held + await self._partials() > self._bounds.start
-        return await self.evict() if full else None
+        return self._bounds.start - held - await self._partials()
 
     async def evict(self) -> tuple[int, int]:
         """Evict down to the low watermark: (objects, bytes) removed. Raises Unavailable."""

@@ -29,9 +29,9 @@ ALL_RENEWED_SECONDS = 2 * FLUSH_SECONDS
 DUTY_SECONDS = 5.0
 """How often a process looks whether it is its turn to keep the store."""
 LOOK_SECONDS = 1.0
-"""How often the keeper looks whether others filled the store, or tries again where there was no room."""
+"""How often the keeper looks whether anybody put anything into the store, or tries again where there was no room."""
 REST_SECONDS = 0.2
-"""How long it rests after a look: an image's layers come in dozens a second, and share one. What comes in
+"""The least time between two looks: an image's layers come in dozens a second, and share one. What comes in
 meanwhile is little beside the room above the high watermark, and never passes the store's bound."""
 SCRUB_PAUSE_SECONDS = 24 * 3600.0
 PARTIAL_AGE_SECONDS = 24 * 3600.0
@@ -86,14 +86,20 @@ class StoreKeeper:
         self._traces = traces
         self._seen: object = None
         """The traces of what was found to fit."""
+        self._room = 0
+        """How much more was found to fit."""
+        self._came = 0
+        """What came into the store since, by way of this process."""
         self._grown = asyncio.Event()
         self._keeping = False
         self._lost_at: float | None = None
         """When an index was taken up that was not told of everything yet."""
 
-    def grown(self) -> None:
-        """An object came into the store: see whether there is room."""
-        self._grown.set()
+    def grown(self, count: int) -> None:
+        """So many bytes are coming into the store: see whether there is room, unless there surely is."""
+        self._came += count
+        if self._came > self._room:
+            self._grown.set()
 
     async def run(self) -> None:
         """Work until cancelled."""
@@ -158,25 +164,28 @@ class StoreKeeper:
         if self._keeping and lost is not None and now - lost >= ALL_RENEWED_SECONDS:
             await self._rebuild()
             self._lost_at = None
-            self.grown()
+            self._grown.set()
 
     async def _look(self) -> None:
         if self._traces() != self._seen:
-            self.grown()
+            self._grown.set()
 
     async def _keep_size(self) -> None:
+        rested = self._clock.monotonic()
         while True:
             await self._grown.wait()
+            await self._clock.sleep(rested - self._clock.monotonic())
             self._grown.clear()
-            self._seen = self._traces()
-            fits = False
+            self._seen, self._room, self._came = self._traces(), 0, 0
             try:
-                fits = await self._evictor.evict_if_full() is None
+                self._room = await self._evictor.room()
+                if self._room < 0:
+                    self._seen = None  # look again, whether anything came or not
+                    await self._evictor.evict()
             except (Unavailable, OSError) as error:
+                self._seen = None
                 log.warning("eviction_failed", error=str(error))
-            if not fits:
-                self._seen = None  # look again, whether anything came or not
-            await self._clock.sleep(REST_SECONDS)
+            rested = self._clock.monotonic() + REST_SECONDS
 
     async def _tidy(self) -> None:
         limit = self._clock.time() - PARTIAL_AGE_SECONDS

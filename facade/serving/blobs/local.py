@@ -64,7 +64,7 @@ class LocalStore:
         self._layout = layout
         self._clock = clock or SystemClock()
         self.partials = Partials(layout.ingest)
-        self._filling: Callable[[], None] = lambda: None
+        self._filling: Callable[[int], None] = lambda _: None
         self._unfit: Callable[[Digest, str], None] = lambda *_: None
         self._quarantine = Quarantine(layout)
         sidecars = Sidecars(attributes=attributes)
@@ -94,11 +94,11 @@ class LocalStore:
         except OSError as error:
             raise Unavailable(f"The store {root} cannot be used: {error.strerror}.") from error
 
-    def limit(self, max_bytes: int, filling: Callable[[], None]) -> None:
+    def limit(self, max_bytes: int, filling: Callable[[int], None]) -> None:
         """Refuse ingests that would bring all partials above `max_bytes`.
 
         Arguments:
-            filling: told, on the loop, when an ingest began, so that room can be made.
+            filling: told, on the loop, of how many bytes an ingest began, so that room can be made.
         """
         self.partials.limit(max_bytes)
         self._filling = filling
@@ -120,7 +120,7 @@ class LocalStore:
         if isinstance(found, LocalReader):
             return Found(reader=found)
         if found is not None:
-            self._filling()
+            self._filling(size)
         return Found(begun=found)
 
     def opened(self, digest: Digest) -> LocalReader | None:
@@ -133,7 +133,7 @@ class LocalStore:
     async def ingest(self, key: BlobKey, size: int, feed: Feed) -> LocalIngest:
         job = partial(open_ingest, key, size, feed, self._place)
         ingest = await run_to_end(self.mode.executor, job, LocalIngest.abandon)
-        self._filling()
+        self._filling(size)
         return ingest
 
     async def follow(self, key: BlobKey, size: int) -> LocalTail | None:

@@ -152,9 +152,16 @@ async def upkeep(tmp_path: Path, executor: ThreadPoolExecutor) -> AsyncIterator[
 
 async def test_within_bounds_nothing_goes(upkeep: Upkeep) -> None:
     digests = await upkeep.add(8)
-    assert await upkeep.evictor.evict_if_full() is None
+    assert await upkeep.evictor.room() == 0
+    task = asyncio.create_task(upkeep.keeper.run())
+    await upkeep.clock.wait_for_sleepers(3)
+    await upkeep.clock.run_for(LOOK_SECONDS)
+    await asyncio.sleep(0.05)
     assert upkeep.kept() == set(digests)
     assert upkeep.observer.count("evicted") == 0
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
 
 
 async def test_above_the_high_mark_the_longest_unused_go_down_to_the_low_one(
@@ -162,7 +169,8 @@ async def test_above_the_high_mark_the_longest_unused_go_down_to_the_low_one(
 ) -> None:
     digests = await upkeep.add(9)
     upkeep.index.touch(digests[0])
-    assert await upkeep.evictor.evict_if_full() == (4, 4 * SIZE)
+    assert await upkeep.evictor.room() < 0
+    assert await upkeep.evictor.evict() == (4, 4 * SIZE)
     assert upkeep.kept() == {digests[0], *digests[5:]}
     assert upkeep.observer.seen == [("evicted", 4, 4 * SIZE)]
     assert await upkeep.index.totals() == (5, 5 * SIZE)
@@ -172,9 +180,10 @@ async def test_above_the_high_mark_the_longest_unused_go_down_to_the_low_one(
 async def test_objects_make_room_for_what_is_under_way(upkeep: Upkeep) -> None:
     digests = await upkeep.add(5)
     upkeep.partials.append(3 * SIZE)
-    assert await upkeep.evictor.evict_if_full() is None
+    assert await upkeep.evictor.room() == 0
     upkeep.partials.append(1)
-    assert await upkeep.evictor.evict_if_full() == (4, 4 * SIZE)
+    assert await upkeep.evictor.room() < 0
+    assert await upkeep.evictor.evict() == (4, 4 * SIZE)
     assert upkeep.kept() == {digests[4]}
 
 
@@ -299,7 +308,7 @@ async def test_the_keeper_evicts_when_told_of_growth(upkeep: Upkeep) -> None:
     task = asyncio.create_task(upkeep.keeper.run())
     await upkeep.clock.wait_for_sleepers(3)
     assert len(upkeep.kept()) == 9
-    upkeep.keeper.grown()
+    upkeep.keeper.grown(1)
     async with asyncio.timeout(20):
         while len(upkeep.kept()) > 5:  # noqa: ASYNC110 - real time, for real threads
             await asyncio.sleep(0.001)
@@ -314,16 +323,45 @@ async def test_after_a_look_the_keeper_rests_and_then_looks_for_all_that_came_me
     await upkeep.add(5)
     task = asyncio.create_task(upkeep.keeper.run())
     await upkeep.clock.wait_for_sleepers(3)
-    upkeep.keeper.grown()
-    await upkeep.clock.wait_for_sleepers(4)  # it looked, and rests
+    upkeep.keeper.grown(1)
+    await asyncio.sleep(0.05)  # it looked: there is room for three
     upkeep.partials[0] = 5 * SIZE
-    upkeep.keeper.grown()
-    await asyncio.sleep(0.05)
+    upkeep.keeper.grown(5 * SIZE)
+    await upkeep.clock.wait_for_sleepers(4)  # and rests
     assert len(upkeep.kept()) == 5
     await upkeep.clock.run_for(REST_SECONDS)
     async with asyncio.timeout(20):
         while len(upkeep.kept()) == 5:  # noqa: ASYNC110 - real time, for real threads
             await asyncio.sleep(0.001)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_the_keeper_does_not_look_while_what_came_surely_fits(upkeep: Upkeep) -> None:
+    looks = [0]
+    ask = upkeep.evictor._partials
+
+    async def counted() -> int:
+        looks[0] += 1
+        return await ask()
+
+    async def looked() -> int:
+        await upkeep.clock.run_for(REST_SECONDS)
+        await asyncio.sleep(0.05)
+        return looks[0]
+
+    upkeep.evictor._partials = counted
+    await upkeep.add(5)
+    task = asyncio.create_task(upkeep.keeper.run())
+    await upkeep.clock.wait_for_sleepers(3)
+    upkeep.keeper.grown(SIZE)  # nothing is known yet
+    assert await looked() == 1
+    upkeep.keeper.grown(2 * SIZE)
+    upkeep.keeper.grown(SIZE)
+    assert await looked() == 1
+    upkeep.keeper.grown(1)
+    assert await looked() == 2
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -396,7 +434,7 @@ async def test_a_keeper_whose_index_is_damaged_makes_it_anew_and_counts_everythi
     for path in (tmp_path / "index.db", tmp_path / "index.db-wal"):
         os.truncate(path, path.stat().st_size // 2)
         path.write_bytes(b"x" * path.stat().st_size)
-    upkeep.keeper.grown()  # eviction is what meets it
+    upkeep.keeper.grown(1)  # eviction is what meets it
     held: object = None
     async with asyncio.timeout(20):
         while held != (5, 5 * SIZE):  # all is counted, and what was too much is evicted
@@ -461,7 +499,7 @@ async def test_the_keeper_goes_on_when_the_index_fails(upkeep: Upkeep, tmp_path:
     task = asyncio.create_task(upkeep.keeper.run())
     await upkeep.clock.wait_for_sleepers(3)
     drop_objects(tmp_path / "index.db")
-    upkeep.keeper.grown()
+    upkeep.keeper.grown(1)
     upkeep.clock.advance(SCRUB_PAUSE_SECONDS)
     await asyncio.sleep(0.05)
     assert not task.done()
