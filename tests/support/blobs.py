@@ -202,3 +202,8 @@ class LateStore:
             return await self._inner.find(key, size)
         self._asked = True
         return Found(begun=await self._inner.ingest(key, size, lambda _: None))
+
+
+def allocated(path: Path) -> int:
+    """Bytes that the file takes on the disk, with what was set aside for it."""
+    return path.stat().st_blocks * 512

@@ -20,7 +20,15 @@ import structlog
 from facade.errors import Integrity, Unavailable, Upstream
 from facade.serving.blobs.diskread import FileReader, ReadMode, read_fully
 from facade.serving.blobs.kept import PIECE_BYTES, KeptBytes
-from facade.serving.blobs.layout import Layout, move, sync_folder, write_all, write_new
+from facade.serving.blobs.layout import (
+    Layout,
+    give_back,
+    move,
+    reserve,
+    sync_folder,
+    write_all,
+    write_new,
+)
 from facade.serving.blobs.partials import (
     Partials,
     is_named,
@@ -35,6 +43,9 @@ from facade.serving.blobs.tags import TagKey, TagWriter
 from facade.serving.blobs.threads import run_to_end
 
 log = structlog.get_logger(__name__)
+
+_RESERVED_BYTES = 256 * 1024
+"""From this size on room is set aside on the disk at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +80,7 @@ class LocalIngest:
         self._fd = lock_fd
         self._kept = self._empty()
         self._former: list[FileReader] = []
+        self._reserved = False
         self.superseded = place.layout.blob(key.digest).exists()
 
     @property
@@ -97,6 +109,9 @@ class LocalIngest:
             self._kept.add(buffer[:count])
 
     def write(self, data: memoryview) -> None:
+        if not self._reserved and self._size >= _RESERVED_BYTES:
+            self._reserved = True
+            reserve(self._fd, self._size)
         try:
             write_all(self._fd, data, self.have)
         except OSError as error:
@@ -119,6 +134,7 @@ class LocalIngest:
                 os.close(former)
             self._former.append(self._kept.file)  # it may be in use
             self._kept = self._empty()
+            self._reserved = False
         except OSError as error:
             self._give_up()
             raise unavailable(error) from error
@@ -151,7 +167,7 @@ class LocalIngest:
         for file in (self._kept.file, *self._former):
             file.close()
         if self._fd >= 0:
-            finish: Callable[[], None] = self._let_go
+            finish: Callable[[], None] = self._leave
             if not (keep and self.have):
                 finish = partial(self._void, None if self.have else refusal)
             await run_to_end(self._place.mode.executor, finish)
@@ -185,6 +201,13 @@ class LocalIngest:
                 if is_named(self._fd, self._path):  # else it is published, or another's by now
                     self._path.unlink()
             self._let_go()
+
+    def _leave(self) -> None:
+        """Let whoever comes next go on with it."""
+        if self._reserved:
+            with contextlib.suppress(OSError):
+                give_back(self._fd)
+        self._let_go()
 
     def _let_go(self) -> None:
         self._place.partials.release(self._path)

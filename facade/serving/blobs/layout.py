@@ -10,8 +10,10 @@ Guarantees: only a whole file gets a name under `blobs/`, which survives a power
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import os
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +27,11 @@ _OWNER_HEX = 16
 _MAX_SIZE_DIGITS = 20
 _TRIED_BYTES = 4096
 _NO_UNNAMED_FILES = (errno.EOPNOTSUPP, errno.EISDIR)
+
+
+_SPACE_RESV = struct.Struct("@hhqqiI16x")
+_FS_IOC_RESVSP64 = 1 << 30 | _SPACE_RESV.size << 16 | ord("X") << 8 | 42
+"""_IOW('X', 42, struct space_resv)"""
 
 
 class Layout:
@@ -97,6 +104,21 @@ def declared_size(partial: Path) -> int:
     """How many bytes it will have, as its name says; 0 when that tells nothing."""
     text = partial.name.removesuffix(PARTIAL).rpartition(".")[2]
     return int(text) if text.isdecimal() and len(text) < _MAX_SIZE_DIGITS else 0
+
+
+def reserve(fd: int, size: int) -> None:
+    """Have the file system set room for `size` bytes aside, in one piece if it can, and leave the file's length alone.
+
+    A hint: one that cannot, or has no room, is none the worse for it. As fallocate(2) with FALLOC_FL_KEEP_SIZE,
+    which Python does not have (linux/falloc.h; ioctl_preallocate in the kernel's fs/ioctl.c).
+    """
+    with contextlib.suppress(OSError):
+        fcntl.ioctl(fd, _FS_IOC_RESVSP64, _SPACE_RESV.pack(0, os.SEEK_SET, 0, size, 0, 0))
+
+
+def give_back(fd: int) -> None:
+    """Nothing more is written behind the file's end: what `reserve` set aside there is free again. Raises OSError."""
+    os.ftruncate(fd, os.fstat(fd).st_size)
 
 
 def write_all(fd: int, data: memoryview | bytes, offset: int) -> None:

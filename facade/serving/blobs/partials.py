@@ -1,7 +1,7 @@
 """How much of the disk partial files may take, all together, whichever process writes them.
 
 Guarantees: what is under way counts with its whole size from its first byte (its name tells it), what
-a broken transfer left counts with its length; together they never pass the limit: the oldest leftovers
+a broken transfer left counts with what it takes; together they never pass the limit: the oldest leftovers
 make room, and what then does not fit is refused before a byte of it is written. What another process
 writes is told by its lock. Safe to use from several threads and processes; everything blocks on the
 disk. The folder is small: it is read anew each time.
@@ -21,6 +21,8 @@ from facade.reasons import Reason
 from facade.serving.blobs.layout import PARTIAL, declared_size
 from facade.serving.blobs.port import Busy
 
+_BLOCK_BYTES = 512
+"""What `st_blocks` counts in (inode(7))."""
 REPLACED_MODE = 0o700
 """The mark of a replaced partial: unlike an extended attribute, every file system has it, and unlike names
 it stays true whatever becomes of the new one. Partials are made with 0o600."""
@@ -133,8 +135,14 @@ class Partials:
                 if entry.name.endswith(PARTIAL):
                     with contextlib.suppress(FileNotFoundError):
                         status = entry.stat()
-                        files.append((Path(entry.path), status.st_size, status.st_mtime))
+                        files.append((Path(entry.path), _taken(status), status.st_mtime))
         return files
+
+
+def _taken(status: os.stat_result) -> int:
+    """Bytes of a partial's length, and what its writer had set aside behind it, and died."""
+    behind = status.st_blocks * _BLOCK_BYTES - status.st_size
+    return status.st_size + (behind if behind >= status.st_blksize else 0)
 
 
 def lock_partial(path: Path) -> int:

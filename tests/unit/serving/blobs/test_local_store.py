@@ -13,10 +13,18 @@ import pytest
 from facade.errors import Invalid, Unavailable
 from facade.oci.digest import Digest
 from facade.oci.reference import Repository
+from facade.serving.blobs.layout import reserve
 from facade.serving.blobs.local import MAX_IDLE_OBJECTS, LocalStore
 from facade.serving.blobs.port import BlobKey
 from facade.serving.blobs.quarantine import MAX_QUARANTINED
-from tests.support.blobs import HOST, REPOSITORY, key_of, make_content, make_executor
+from tests.support.blobs import (
+    HOST,
+    REPOSITORY,
+    allocated,
+    key_of,
+    make_content,
+    make_executor,
+)
 
 CONTENT = make_content(1000)
 KEY = key_of(CONTENT)
@@ -51,6 +59,65 @@ def open_files(root: Path) -> int:
         except FileNotFoundError:
             continue
     return count
+
+
+LARGE = make_content(1 << 20)
+
+
+def only(root: Path, pattern: str) -> Path:
+    """The one file of that name under `root`."""
+    (path,) = root.rglob(pattern)
+    return path
+
+
+async def test_room_for_a_large_one_is_set_aside_at_once(store: LocalStore, tmp_path: Path) -> None:
+    ingest = await store.ingest(key_of(LARGE), len(LARGE), lambda _: None)
+    ingest.write(memoryview(LARGE)[:1000])
+    path = only(tmp_path, "*.partial")
+    assert allocated(path) >= len(LARGE)
+    assert path.stat().st_size == 1000  # what is there, as the next one finds it
+    ingest.restart()
+    assert allocated(path) == 0
+    ingest.write(memoryview(LARGE)[:1000])
+    assert allocated(path) >= len(LARGE)
+    await ingest.close(keep=True)
+    assert allocated(path) <= 8192
+    assert path.stat().st_size == 1000
+
+
+async def test_what_was_set_aside_is_the_contents_own(store: LocalStore, tmp_path: Path) -> None:
+    digest = await publish(store, LARGE)
+    path = only(tmp_path, digest.hex)
+    assert path.read_bytes() == LARGE
+    assert allocated(path) <= len(LARGE) + 8192
+
+
+async def test_for_a_small_one_nothing_is_set_aside(store: LocalStore, tmp_path: Path) -> None:
+    small = make_content(100_000)
+    ingest = await store.ingest(key_of(small), len(small), lambda _: None)
+    ingest.write(memoryview(small)[:10])
+    path = only(tmp_path, "*.partial")
+    assert allocated(path) <= 4096
+    await ingest.close(keep=False)
+
+
+def test_where_no_room_can_be_set_aside_nothing_is_lost() -> None:
+    ends = os.pipe()  # no file system's
+    reserve(ends[1], 1 << 20)
+    with Path(os.devnull).open("r+b") as nowhere:
+        reserve(nowhere.fileno(), 1 << 20)
+    for end in ends:
+        os.close(end)
+
+
+async def test_a_disk_without_room_for_all_of_it_takes_what_it_can(store: LocalStore) -> None:
+    """A hint, not a demand: eviction makes room meanwhile, or a write says so."""
+    key = key_of(CONTENT)
+    impossible = 1 << 60
+    ingest = await store.ingest(key, impossible, lambda _: None)
+    ingest.write(memoryview(CONTENT))
+    assert ingest.have == len(CONTENT)
+    await ingest.close(keep=False)
 
 
 @pytest.mark.parametrize("attributes", [True, False])

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from facade.errors import Unavailable
+from facade.serving.blobs.layout import give_back, reserve
 from facade.serving.blobs.partials import Partials, lock_partial
 
 
@@ -63,6 +64,15 @@ def test_what_does_not_fit_is_refused_and_removed(tmp_path: Path) -> None:
     with pytest.raises(Unavailable):
         partials.reserve(tmp_path / "more.partial", 1)
     assert partials.count() == 100
+
+
+def test_what_a_dead_writer_had_set_aside_counts(tmp_path: Path) -> None:
+    path = leave(tmp_path, "a", 30, 1)
+    with path.open("r+b") as file:
+        reserve(file.fileno(), 1 << 20)
+        assert Partials(tmp_path).count() == 1 << 20
+        give_back(file.fileno())
+        assert Partials(tmp_path).count() == 30
 
 
 def test_drafts_of_a_dead_process_are_swept_too(tmp_path: Path) -> None:
