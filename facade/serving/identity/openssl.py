@@ -124,12 +124,17 @@ class TlsSession:
 
     def __init__(self, context: TlsContext) -> None:
         self.context = context
-        self._tls = tls = _owned(_lib.SSL_new(context.raw), _lib.SSL_free)
+        self._tls = _owned(_lib.SSL_new(context.raw), _lib.SSL_free)
+        self._attach()
+        _lib.SSL_set_accept_state(self._tls)
+
+    def _attach(self) -> None:
         incoming, outgoing = _lib.BIO_new(_lib.BIO_s_mem()), _lib.BIO_new(_lib.BIO_s_mem())
         if _NULL in (incoming, outgoing):
             raise MemoryError("OpenSSL has no memory left.")
-        _lib.SSL_set_bio(tls, incoming, outgoing)  # which frees them with it
-        _lib.SSL_set_accept_state(tls)
+        _lib.SSL_set_bio(
+            self._tls, incoming, outgoing
+        )  # which frees them with it, or for the next ones
         self._incoming, self._outgoing = incoming, outgoing
 
     # Ciphertext.
@@ -149,6 +154,11 @@ class TlsSession:
         """The ciphertext to be sent, in memory of its own; None when there is none."""
         count = _held(self._outgoing, _NULL)
         return _taken(self._outgoing, count) if count > 0 else None
+
+    def slim(self) -> None:
+        """Give back what large writes took, some 300 KiB: memory BIOs never shrink. Not while something is in one."""
+        if not (_held(self._incoming, _NULL) or _held(self._outgoing, _NULL)):
+            self._attach()
 
     # The handshake.
 

@@ -80,6 +80,51 @@ def test_part_of_a_record_is_nothing_yet(sides: InMemory) -> None:
     assert sides.server.read() == b"hello"
 
 
+def test_a_slimmed_session_goes_on(sides: InMemory) -> None:
+    body = os.urandom(1 << 20)
+    for _ in range(2):
+        sides.server.write(memoryview(body))
+        sides.server.slim()  # not over what waits to be sent
+        assert sides.heard() == body
+        sides.client.write(b"hello")
+        wire = memoryview(sides.to_server.read())
+        sides.server.receive(wire, 10)
+        sides.server.slim()  # nor over what was not taken
+        assert sides.server.read() is None
+        sides.server.slim()
+        sides.server.receive(wire[10:], len(wire) - 10)
+        assert sides.server.read() == b"hello"
+
+
+def test_a_slimmed_session_has_given_back_what_a_large_write_took() -> None:
+    said = subprocess.run(
+        [sys.executable, "-c", _SLIMS], check=True, capture_output=True, text=True
+    )
+    assert int(said.stdout) > 20 * 256 * 1024
+
+
+_SLIMS = """
+import resource
+from tests.support.pki import Authority, client_context
+from tests.support.tls_listener import tls_context
+from tests.support.tls_memory import in_memory
+def taken():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * resource.getpagesize()
+ca = Authority.root()
+context, client = tls_context(ca.server(), ca), client_context(ca, ca.device())
+sides = [in_memory(context, client) for _ in range(40)]
+for each in sides:
+    each.handshake()
+    each.server.write(bytes(256 * 1024))
+    each.server.outgoing()
+before = taken()
+for each in sides:
+    each.server.slim()
+print(before - taken())
+"""
+
+
 def test_both_closes_are_heard(sides: InMemory) -> None:
     with pytest.raises(ssl.SSLWantReadError):
         sides.client.unwrap()
