@@ -20,6 +20,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from facade.serving.blobs.layout import reserve
 from facade.serving.identity.openssl import TlsContext
 
 _PIECE_BYTES = 256 * 1024
@@ -113,6 +114,7 @@ def _miss(path: str, kept: Path, write: Write, upstream: int) -> None:
         assert found is not None
         left = int(found[1])
         write(_head(left))
+        reserve(file.fileno(), left)
         while left:
             piece = _BUFFER[:left]
             _receive(source, piece)
