@@ -204,9 +204,8 @@ class LocalIngest:
 
     def _leave(self) -> None:
         """Let whoever comes next go on with it."""
-        if self._reserved:
-            with contextlib.suppress(OSError):
-                give_back(self._fd)
+        with contextlib.suppress(OSError):
+            give_back(self._fd)
         self._let_go()
 
     def _let_go(self) -> None:

@@ -32,6 +32,9 @@ _NO_UNNAMED_FILES = (errno.EOPNOTSUPP, errno.EISDIR)
 _SPACE_RESV = struct.Struct("@hhqqiI16x")
 _FS_IOC_RESVSP64 = 1 << 30 | _SPACE_RESV.size << 16 | ord("X") << 8 | 42
 """_IOW('X', 42, struct space_resv)"""
+_FREE_PART = 10
+_BLOCK_BYTES = 512
+"""What `st_blocks` counts in (inode(7))."""
 
 
 class Layout:
@@ -109,16 +112,30 @@ def declared_size(partial: Path) -> int:
 def reserve(fd: int, size: int) -> None:
     """Have the file system set room for `size` bytes aside, in one piece if it can, and leave the file's length alone.
 
-    A hint: one that cannot, or has no room, is none the worse for it. As fallocate(2) with FALLOC_FL_KEEP_SIZE,
-    which Python does not have (linux/falloc.h; ioctl_preallocate in the kernel's fs/ioctl.c).
+    A hint: one that cannot is none the worse for it, and a tenth of the disk stays free for whoever writes
+    meanwhile. As fallocate(2) with FALLOC_FL_KEEP_SIZE, which Python does not have (linux/falloc.h;
+    ioctl_preallocate in the kernel's fs/ioctl.c).
     """
     with contextlib.suppress(OSError):
-        fcntl.ioctl(fd, _FS_IOC_RESVSP64, _SPACE_RESV.pack(0, os.SEEK_SET, 0, size, 0, 0))
+        disk = os.fstatvfs(fd)
+        if size <= (disk.f_bavail - disk.f_blocks // _FREE_PART) * disk.f_frsize:
+            fcntl.ioctl(fd, _FS_IOC_RESVSP64, _SPACE_RESV.pack(0, os.SEEK_SET, 0, size, 0, 0))
+
+
+def taken(status: os.stat_result) -> int:
+    """Bytes of a file's length, and what was set aside behind it."""
+    behind = status.st_blocks * _BLOCK_BYTES - status.st_size
+    return status.st_size + (behind if behind >= status.st_blksize else 0)
 
 
 def give_back(fd: int) -> None:
-    """Nothing more is written behind the file's end: what `reserve` set aside there is free again. Raises OSError."""
-    os.ftruncate(fd, os.fstat(fd).st_size)
+    """Nothing more is written behind the file's end: what was set aside there, by whomever, is free again.
+
+    Raises OSError.
+    """
+    status = os.fstat(fd)
+    if taken(status) > status.st_size:
+        os.ftruncate(fd, status.st_size)
 
 
 def write_all(fd: int, data: memoryview | bytes, offset: int) -> None:

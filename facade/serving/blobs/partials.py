@@ -18,11 +18,9 @@ from threading import Lock
 
 from facade.errors import Unavailable
 from facade.reasons import Reason
-from facade.serving.blobs.layout import PARTIAL, declared_size
+from facade.serving.blobs.layout import PARTIAL, declared_size, taken
 from facade.serving.blobs.port import Busy
 
-_BLOCK_BYTES = 512
-"""What `st_blocks` counts in (inode(7))."""
 REPLACED_MODE = 0o700
 """The mark of a replaced partial: unlike an extended attribute, every file system has it, and unlike names
 it stays true whatever becomes of the new one. Partials are made with 0o600."""
@@ -101,7 +99,7 @@ class Partials:
 
     def _most(self) -> int:
         """What they can take at the very most: cheap, and nearly always little enough."""
-        found = {path: max(declared_size(path), length) for path, length, _ in self._files()}
+        found = {path: max(declared_size(path), taken(status)) for path, status in self._files()}
         return sum((found | self._active).values())
 
     def _make_room(self, size: int) -> bool:
@@ -117,32 +115,25 @@ class Partials:
 
     def _look(self) -> list[_Found]:
         found = []
-        for path, length, written in self._files():
+        for path, status in self._files():
             if path in self._active:
                 continue
             left = _is_left(path)
-            counts = length if left else max(length, declared_size(path))
-            found.append(_Found(written, path, counts, left))
+            counts = taken(status) if left else max(status.st_size, declared_size(path))
+            found.append(_Found(status.st_mtime, path, counts, left))
         ours = [
             _Found(sys.float_info.max, path, size, False) for path, size in self._active.items()
         ]
         return found + ours
 
-    def _files(self) -> list[tuple[Path, int, float]]:
+    def _files(self) -> list[tuple[Path, os.stat_result]]:
         files = []
         with os.scandir(self._folder) as entries:
             for entry in entries:
                 if entry.name.endswith(PARTIAL):
                     with contextlib.suppress(FileNotFoundError):
-                        status = entry.stat()
-                        files.append((Path(entry.path), _taken(status), status.st_mtime))
+                        files.append((Path(entry.path), entry.stat()))
         return files
-
-
-def _taken(status: os.stat_result) -> int:
-    """Bytes of a partial's length, and what its writer had set aside behind it, and died."""
-    behind = status.st_blocks * _BLOCK_BYTES - status.st_size
-    return status.st_size + (behind if behind >= status.st_blksize else 0)
 
 
 def lock_partial(path: Path) -> int:

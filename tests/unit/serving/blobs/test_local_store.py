@@ -25,6 +25,7 @@ from tests.support.blobs import (
     make_content,
     make_executor,
 )
+from tests.support.small_disk import small_disk
 
 CONTENT = make_content(1000)
 KEY = key_of(CONTENT)
@@ -83,6 +84,57 @@ async def test_room_for_a_large_one_is_set_aside_at_once(store: LocalStore, tmp_
     await ingest.close(keep=True)
     assert allocated(path) <= 8192
     assert path.stat().st_size == 1000
+
+
+async def test_what_a_dead_writer_had_set_aside_is_given_back_though_nothing_more_came(
+    store: LocalStore, tmp_path: Path
+) -> None:
+    key = key_of(LARGE)
+    (await store.ingest(key, len(LARGE), lambda _: None)).abandon()
+    path = only(tmp_path, "*.partial")
+    with path.open("r+b") as left:
+        left.write(LARGE[:1000])
+        reserve(left.fileno(), len(LARGE))
+    assert allocated(path) >= len(LARGE)
+    ingest = await store.ingest(key, len(LARGE), lambda _: None)
+    await ingest.close(keep=True)
+    assert allocated(path) <= 8192
+    assert path.read_bytes() == LARGE[:1000]
+    os.utime(path, (1, 1))
+    await (await store.ingest(key, len(LARGE), lambda _: None)).close(keep=True)
+    assert path.stat().st_mtime == 1  # nothing to give back: it was last written when it was
+
+
+async def test_what_another_process_set_aside_counts_as_what_it_writes(
+    store: LocalStore, tmp_path: Path
+) -> None:
+    """Blocks are no reason to refuse what fits to the byte."""
+    odd = make_content(len(LARGE) + 1)
+    ingest = await store.ingest(key_of(odd), len(odd), lambda _: None)
+    ingest.write(memoryview(odd)[:1000])
+    with make_executor() as executor:
+        other = LocalStore.at(tmp_path, executor)
+        other.limit(len(odd) + len(LARGE), lambda _: None)
+        fits = await other.ingest(key_of(LARGE), len(LARGE), lambda _: None)
+        await fits.close(keep=False)
+        other.close()
+    await ingest.close(keep=False)
+
+
+async def test_a_nearly_full_disk_is_not_set_aside_for_one(tmp_path: Path) -> None:
+    """What comes in hours is no reason why others cannot write now."""
+    with small_disk(tmp_path / "disk", 32 << 20) as disk, make_executor() as executor:
+        store = LocalStore.at(disk.folder, executor)
+        allowed, refused = (24 << 20), (30 << 20)
+        for size, took in ((refused, False), (refused * 2, False), (allowed, True)):
+            free = disk.free
+            ingest = await store.ingest(key_of(LARGE), size, lambda _: None)
+            ingest.write(memoryview(LARGE))
+            assert (free - disk.free > 2 * len(LARGE)) is took
+            (disk.folder / "others").write_bytes(bytes(3 << 20))
+            (disk.folder / "others").unlink()
+            await ingest.close(keep=False)
+        store.close()
 
 
 async def test_what_was_set_aside_is_the_contents_own(store: LocalStore, tmp_path: Path) -> None:
