@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import os
 import socket
 import ssl
 import struct
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from facade.serving.identity.limits import TlsLimits
-from facade.serving.identity.openssl import TlsContext, TlsError
+from facade.serving.identity.openssl import TlsContext, TlsError, TlsSession
 from facade.serving.identity.stream import TlsTransport
 from tests.support.pki import Authority, client_context
 from tests.support.tls_listener import ScriptedProtocol, TlsListener, tls_context, tls_listener
@@ -596,6 +597,37 @@ async def test_a_pause_in_the_middle_of_an_answer_is_not_idleness(context: TlsCo
 
     async with tls_listener(context, Apps(halting), TlsLimits(idle_seconds=0.2)) as listener:
         assert await in_thread(listener, talk) == b"first and last"
+
+
+async def test_each_look_at_a_connection_slims_it_and_costs_no_byte(context: TlsContext) -> None:
+    """In the middle of answers, and of what the client says."""
+    kept = []
+
+    class Remembering(TlsContext):
+        def session(self) -> TlsSession:
+            kept.append(super().session())
+            return kept[-1]
+
+    context.__class__ = Remembering
+    body = os.urandom(4 * MIB)
+    limits = TlsLimits(stall_seconds=0.01, min_bytes_per_second=0)  # looks often, cuts nobody
+
+    def talk(peer: TlsPeer) -> bytes:
+        peer.send(b"?")
+        incoming, outgoing = kept[0]._incoming, kept[0]._outgoing
+        for _ in range(8):
+            assert peer.receive_exactly(len(body)) == body
+            peer.tls.write(b"?")
+            record = peer.outgoing.read()
+            peer.send_raw(record[:9])
+            time.sleep(0.03)
+            peer.send_raw(record[9:])
+        assert kept[0]._incoming is not incoming  # which may be at the former's address
+        assert kept[0]._outgoing is not outgoing
+        return peer.receive_exactly(len(body))
+
+    async with tls_listener(context, Apps(lambda app, _: app.wire.write(body)), limits) as listener:
+        assert await in_thread(listener, talk) == body
 
 
 async def test_a_client_that_takes_nothing_is_cut(context: TlsContext) -> None:

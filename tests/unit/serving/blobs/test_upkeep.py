@@ -367,6 +367,39 @@ async def test_the_keeper_does_not_look_while_what_came_surely_fits(upkeep: Upke
         await task
 
 
+async def test_what_comes_while_the_keeper_looks_is_looked_for_again(upkeep: Upkeep) -> None:
+    """That look may have counted it or not."""
+    looks, asked = [0], asyncio.Event()
+    asked.set()
+    ask = upkeep.evictor._partials
+
+    async def slowly() -> int:
+        looks[0] += 1
+        await asked.wait()
+        return await ask()
+
+    upkeep.evictor._partials = slowly
+    await upkeep.add(5)
+    task = asyncio.create_task(upkeep.keeper.run())
+    await upkeep.clock.wait_for_sleepers(3)
+    upkeep.keeper.grown(1)
+    await asyncio.sleep(0.05)  # there is room for three
+    asked.clear()
+    upkeep.keeper.grown(4 * SIZE)
+    await upkeep.clock.run_for(REST_SECONDS)
+    await asyncio.sleep(0.05)
+    assert looks[0] == 2
+    upkeep.keeper.grown(1)
+    asked.set()
+    await asyncio.sleep(0.05)
+    await upkeep.clock.run_for(REST_SECONDS)
+    await asyncio.sleep(0.05)
+    assert looks[0] == 3
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
 async def test_it_looks_again_when_another_process_left_traces_or_there_was_no_room(
     upkeep: Upkeep,
 ) -> None:
