@@ -200,10 +200,10 @@ class LocalIngest:
             with contextlib.suppress(OSError):
                 if is_named(self._fd, self._path):  # else it is published, or another's by now
                     self._path.unlink()
-            self._let_go()
+            self._leave()
 
     def _leave(self) -> None:
-        """Let whoever comes next go on with it."""
+        """Take no more room than its bytes do, and let others have it: to go on with, or to read to its end."""
         with contextlib.suppress(OSError):
             give_back(self._fd)
         self._let_go()

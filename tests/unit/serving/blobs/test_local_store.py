@@ -105,6 +105,24 @@ async def test_what_a_dead_writer_had_set_aside_is_given_back_though_nothing_mor
     assert path.stat().st_mtime == 1  # nothing to give back: it was last written when it was
 
 
+async def test_what_was_set_aside_is_given_back_when_a_write_fails_though_it_is_still_read(
+    store: LocalStore, tmp_path: Path
+) -> None:
+    ingest = await store.ingest(key_of(LARGE), len(LARGE), lambda _: None)
+    ingest.write(memoryview(LARGE)[:1000])
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with only(tmp_path, "*.partial").open("rb") as read:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1500, limits[1]))
+        try:
+            with pytest.raises(Unavailable):
+                ingest.write(memoryview(LARGE)[1000:2000])
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert os.fstat(read.fileno()).st_blocks * 512 <= 8192
+        assert read.read()[:1000] == LARGE[:1000]
+    await ingest.close(keep=False)
+
+
 async def test_what_another_process_set_aside_counts_as_what_it_writes(
     store: LocalStore, tmp_path: Path
 ) -> None:
