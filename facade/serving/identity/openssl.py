@@ -67,10 +67,13 @@ class TlsContext:
 
     def __init__(self, certificate: Path, key: Path, device_cas: Sequence[Path]) -> None:
         self.raw = raw = _owned(_lib.SSL_CTX_new(_lib.TLS_server_method()), _lib.SSL_CTX_free)
-        _lib.SSL_CTX_set_min_proto_version(raw, _lib.TLS1_3_VERSION)
         # The level is the default unless an openssl.cnf says otherwise: then MD5 would do. The list is of
         # older TLS (SSL_CTX_set_security_level(3)).
-        _lib.SSL_CTX_set_cipher_list(raw, b"DEFAULT:@SECLEVEL=2")
+        if (
+            _lib.SSL_CTX_set_min_proto_version(raw, _lib.TLS1_3_VERSION) != 1
+            or _lib.SSL_CTX_set_cipher_list(raw, b"DEFAULT:@SECLEVEL=2") != 1
+        ):
+            raise Invalid(f"{library()} cannot be held to TLS 1.3 and level 2: {_said()}")
         # Tickets without contents, for sessions that are not kept: the bindings have no switch for none at all.
         _lib.SSL_CTX_set_options(raw, _lib.SSL_OP_NO_TICKET)
         _lib.SSL_CTX_set_timeout(raw, _TICKET_SECONDS)
@@ -132,9 +135,8 @@ class TlsSession:
         incoming, outgoing = _lib.BIO_new(_lib.BIO_s_mem()), _lib.BIO_new(_lib.BIO_s_mem())
         if _NULL in (incoming, outgoing):
             raise MemoryError("OpenSSL has no memory left.")
-        _lib.SSL_set_bio(
-            self._tls, incoming, outgoing
-        )  # which frees them with it, or for the next ones
+        # It frees them with itself, or when they are replaced.
+        _lib.SSL_set_bio(self._tls, incoming, outgoing)
         self._incoming, self._outgoing = incoming, outgoing
 
     # Ciphertext.
@@ -156,7 +158,7 @@ class TlsSession:
         return _taken(self._outgoing, count) if count > 0 else None
 
     def slim(self) -> None:
-        """Give back what large writes took, some 300 KiB: memory BIOs never shrink. Not while something is in one."""
+        """Give back what large writes took, some 300 KiB: memory BIOs never shrink. Does nothing over what is in one."""
         if not (_held(self._incoming, _NULL) or _held(self._outgoing, _NULL)):
             self._attach()
 
