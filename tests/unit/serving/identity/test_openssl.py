@@ -1,6 +1,7 @@
 """TLS in memory: contexts of files, sessions of bytes."""
 
 import os
+import pty
 import ssl
 import subprocess
 import sys
@@ -175,7 +176,9 @@ def test_no_session_is_gone_on_with(which: str) -> None:
 
 
 def test_errors_that_somebody_else_left_are_not_the_clients(sides: InMemory) -> None:
-    """OpenSSL's list of errors is the thread's, and the same for all of this library's users."""
+    """OpenSSL's list of errors is the thread's, and the same for all of this library's users. Before 4.0 it
+    is also what tells whether an operation failed.
+    """
     lib, ffi = Binding.lib, Binding.ffi
 
     def leave_one() -> None:
@@ -309,8 +312,37 @@ def test_an_encrypted_key_prompts_nobody(tmp_path: Path) -> None:
     leaf = CA.server()
     files = leaf.write(tmp_path, "server")
     files.key.write_bytes(_pem(leaf, BestAvailableEncryption(b"secret")))
-    with pytest.raises(Invalid, match="cannot be used"):
-        TlsContext(files.certificate, files.key, [CA.write(tmp_path)])
+    paths = (files.certificate, files.key, CA.write(tmp_path))
+    ours, its = pty.openpty()
+    try:
+        said = subprocess.run(
+            [sys.executable, "-c", _ON_A_TERMINAL, *paths],
+            check=True,
+            stdin=its,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+            timeout=20,
+            text=True,
+        )
+    finally:
+        os.close(its)
+        os.close(ours)
+    assert "cannot be used" in said.stdout
+
+
+_ON_A_TERMINAL = """
+import fcntl, sys, termios
+from pathlib import Path
+from facade.errors import Invalid
+from facade.serving.identity.openssl import TlsContext
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+open("/dev/tty").close()
+certificate, key, anchors = map(Path, sys.argv[1:])
+try:
+    TlsContext(certificate, key, [anchors])
+except Invalid as error:
+    print(error)
+"""
 
 
 def test_it_works_where_no_memory_may_be_written_and_executed() -> None:
